@@ -1,0 +1,62 @@
+/* store/gallery.h - enrolled embeddings in memory, searched exactly.
+ * The index of what store holds: immutable, counted snapshots, swapped by
+ * one writer at a time; a search holds one snapshot and never waits for a
+ * writer. Enroll and delete are visible to the next search.
+ * Thread: any. */
+#ifndef STORE_GALLERY_H
+#define STORE_GALLERY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/base/error.h"
+#include "store/store.h"
+
+struct gallery; /* every gallery of one model */
+
+struct gallery *gallery_new(const char *model_id, int dim, struct error *err);
+void gallery_free(struct gallery *g);
+
+/* Read every embedding of the model from the store. */
+int gallery_load(struct gallery *g, struct store *s, struct error *err);
+
+/* Add one face. Copies. Amortised cheap: chunks of rows are shared between
+ * snapshots, so adding does not copy what is there. */
+int gallery_add(struct gallery *g, const char *gallery, const char *subject,
+                const char *name, int64_t face, const float *embedding,
+                struct error *err);
+int gallery_remove_face(struct gallery *g, int64_t face, struct error *err);
+int gallery_remove_subject(struct gallery *g, const char *gallery,
+                           const char *subject, struct error *err);
+int gallery_remove_all(struct gallery *g, const char *gallery,
+                       struct error *err);
+/* A subject's display name changed. */
+int gallery_rename(struct gallery *g, const char *gallery, const char *subject,
+                   const char *name, struct error *err);
+
+struct gallery_hit {
+    char subject[STORE_ID_MAX + 1];
+    char name[STORE_NAME_MAX + 1];
+    int64_t face;   /* the subject's nearest example */
+    float distance; /* squared L2 */
+};
+
+/* The nearest subjects, one row each, by distance then by face id, at most
+ * `limit` with distance <= threshold. hits has room for limit rows.
+ * Returns how many, or -1 (ERR_NOMEM). An unknown gallery gives 0. */
+int gallery_search(struct gallery *g, const char *gallery, const float *query,
+                   float threshold, int limit, struct gallery_hit *hits,
+                   struct error *err);
+/* The nearest example of one subject: fills hit; ERR_NO_SUBJECT where the
+ * subject has no embedding. */
+int gallery_subject(struct gallery *g, const char *gallery,
+                    const char *subject, const float *query,
+                    struct gallery_hit *hit, struct error *err);
+
+struct gallery_size {
+    int64_t n_galleries, n_subjects, n_faces, bytes;
+};
+void gallery_size(struct gallery *g, struct gallery_size *out);
+const char *gallery_model(const struct gallery *g);
+
+#endif
