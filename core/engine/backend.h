@@ -1,0 +1,89 @@
+/* core/engine/backend.h - the table that a device implements.
+ * cpu.c fills it over oneDNN and OpenBLAS; a GPU plugin hands over the same
+ * table. Everything hangs on objects, nothing on globals. */
+#ifndef CORE_ENGINE_BACKEND_H
+#define CORE_ENGINE_BACKEND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/base/error.h"
+#include "core/engine/tensor.h"
+
+struct graph;
+struct device;  /* a processor in use: threads or a card */
+struct network; /* a graph with its weights on a device */
+struct plan;    /* a network compiled for one input shape; scratch state */
+
+enum precision {
+    PRECISION_AUTO, /* bf16 where the device is quicker with it (AMX) */
+    PRECISION_F32,
+    PRECISION_BF16 /* storage and products; sums in f32 */
+};
+
+struct device_options {
+    int n_threads; /* 0: as many as the machine has cores */
+};
+
+struct device_info {
+    char name[64];    /* "oneDNN 2.6.3, OpenBLAS 0.3.21" */
+    char isa[64];     /* "avx512_core_bf16" */
+    int n_threads;
+    bool fast_bf16;   /* what PRECISION_AUTO picks */
+    bool any_bf16;    /* PRECISION_BF16 can be asked for */
+};
+
+struct plan_options {
+    int n;    /* batch, >= 1 */
+    int h, w; /* only where the graph leaves them free */
+    enum precision precision;
+    bool training; /* unfused, every value that backward needs is kept */
+    bool separate; /* PLAN_SEPARATE: no memory is shared between values, and
+                      all of it starts as NaN: for hunting wrong numbers */
+};
+
+struct plan_info {
+    size_t bytes_activations, bytes_weights, bytes_scratch;
+    int n_steps, n_reorders;
+    enum precision precision; /* the one in use */
+};
+
+enum { BACKEND_ABI = 1 };
+
+struct backend {
+    uint32_t abi;     /* BACKEND_ABI */
+    const char *name; /* "cpu" */
+    struct device *(*device_open)(const struct device_options *opt,
+                                  struct error *err);
+    void (*device_close)(struct device *dev); /* after its networks */
+    void (*device_describe)(const struct device *dev, struct device_info *out);
+    struct network *(*load)(struct device *dev, const struct graph *g,
+                            struct error *err);
+    void (*unload)(struct network *net);
+    struct plan *(*plan)(struct network *net, const struct plan_options *opt,
+                         struct error *err);
+    void (*plan_free)(struct plan *p);
+    int (*forward)(struct plan *p, struct error *err);
+};
+
+/* Every backend's objects begin with these. */
+struct device {
+    const struct backend *backend;
+};
+struct network {
+    struct device *device;
+};
+enum { PLAN_MAX_OUTPUTS = 8 };
+struct plan {
+    const struct backend *backend;
+    struct plan_info info;
+    struct shape shape_in;
+    float *input; /* host staging */
+    int n_outputs;
+    struct shape shape_out[PLAN_MAX_OUTPUTS];
+    float *output[PLAN_MAX_OUTPUTS];
+};
+
+extern const struct backend backend_cpu;
+
+#endif

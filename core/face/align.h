@@ -1,0 +1,31 @@
+/* core/face/align.h - detected face to network input.
+ * After detect, before batch. Pure: no globals, no locks. Thread: any. */
+#ifndef CORE_FACE_ALIGN_H
+#define CORE_FACE_ALIGN_H
+
+#include "core/face/detect.h"
+#include "core/face/image.h"
+#include "core/face/model.h"
+
+/* Crop the face as the contract's crop kind says: an RGB picture of the
+ * contract's width x height, pixels still 0..255. ERR_BAD_BOX, ERR_NOMEM. */
+struct image *align_crop(const struct image *img, const struct face *face,
+                         const struct contract *c, struct error *err);
+
+/* Pixels of a crop to the network's numbers, out [3,h,w]: scaling and
+ * channel order of the contract. */
+void align_scale(const struct image *crop, const struct contract *c,
+                 float *out);
+
+/* Least-squares similarity (Umeyama, 1991) that takes src to dst: m is
+ * [a -b tx; b a ty]. False when the points have no extent. */
+bool align_similarity(const float src[5][2], const float dst[5][2],
+                      float m[2][3]);
+
+/* The model-independent crop that is kept for later models: the face with
+ * wide margin (1.0 of the box on each side, clipped to the picture), shrunk
+ * so that the longer side is at most 320. *inner: the face inside it. */
+struct image *align_keep(const struct image *img, const struct face *face,
+                         struct face *inner, struct error *err);
+
+#endif

@@ -1,0 +1,57 @@
+/* core/face/detect.h - the faces of a picture: MTCNN's cascade.
+ * P-Net over a pyramid, R-Net and O-Net on what it proposes: boxes, scores
+ * and five points. After image, before align.
+ * A detector (weights) is immutable and shared; a detect_scratch (plans,
+ * buffers) has one thread. */
+#ifndef CORE_FACE_DETECT_H
+#define CORE_FACE_DETECT_H
+
+#include "core/engine/graph.h"
+#include "core/face/image.h"
+#include "core/face/model.h"
+
+struct box {
+    float x0, y0, x1, y1; /* pixels of the upright picture; may reach out */
+};
+
+struct face {
+    struct box box;
+    float score;        /* O-Net's probability, 0..1 */
+    float points[5][2]; /* x,y: left eye, right eye, nose, left and right
+                           mouth corner; left as seen in the picture */
+};
+
+enum { DETECT_MAX_FACES = 1024 };
+
+struct detect_options {     /* zero takes the default */
+    float min_face;         /* pixels, the shorter side; 40 */
+    float threshold[3];     /* 0.6 0.7 0.7 */
+    float factor;           /* between pyramid levels, 0.709 */
+    int max_faces;          /* best by score; 100 */
+};
+
+struct detector;
+struct detect_scratch;
+
+/* Models of kinds MODEL_PNET, RNET, ONET, loaded onto dev (one OpenMP thread
+ * is best: many pictures are looked at side by side). Borrows the models
+ * until detector_free. */
+struct detector *detector_new(struct device *dev, const struct model *pnet,
+                              const struct model *rnet,
+                              const struct model *onet, struct error *err);
+void detector_free(struct detector *d); /* after its scratches */
+
+struct detect_scratch *detect_scratch_new(struct detector *d,
+                                          struct error *err);
+void detect_scratch_free(struct detect_scratch *s);
+
+/* Faces of img, largest box area first, into *faces (malloc'd, *n of them;
+ * 0 is not an error). Thread: the scratch's. */
+int detect_faces(struct detect_scratch *s, const struct image *img,
+                 const struct detect_options *opt, struct face **faces, int *n,
+                 struct error *err);
+
+float box_area(const struct box *b);
+float box_iou(const struct box *a, const struct box *b);
+
+#endif
