@@ -60,7 +60,7 @@ static int add_value(struct graph *g, const char *name, enum value_kind kind,
         return error_set(err, ERR_MODEL, "more than %d values",
                          GRAPH_MAX_VALUES);
     if (!name || !*name) {
-        snprintf(made_up, sizeof(made_up), "value_%d", g->n_values);
+        snprintf(made_up, sizeof(made_up), "#%d", g->n_values);
         name = made_up;
     }
     if (strlen(name) > GRAPH_MAX_NAME)
