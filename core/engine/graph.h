@@ -11,7 +11,7 @@
 enum {
     GRAPH_MAX_NODES = 4096,
     GRAPH_MAX_VALUES = 16384,
-    GRAPH_MAX_INPUTS = 64, /* of one node */
+    GRAPH_MAX_INPUTS = OP_MAX_IN,
     GRAPH_MAX_OUTPUTS = 8,
     GRAPH_MAX_NAME = 255
 };

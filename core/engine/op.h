@@ -7,6 +7,8 @@
 
 #include "core/engine/tensor.h"
 
+enum { OP_MAX_IN = 64 }; /* inputs of one node */
+
 enum op_type {
     OP_CONV,       /* x, w [o,c/g,kh,kw], b? [o]; fused: + residual, slope */
     OP_GEMM,       /* x [n,k], w [o,k], b? [o]; fused: + slope */
