@@ -37,7 +37,6 @@ struct plan_options {
     int n;    /* batch, >= 1 */
     int h, w; /* only where the graph leaves them free */
     enum precision precision;
-    bool training; /* unfused, every value that backward needs is kept */
     bool separate; /* PLAN_SEPARATE: no memory is shared between values, and
                       all of it starts as NaN: for hunting wrong numbers */
 };

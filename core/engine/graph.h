@@ -93,8 +93,7 @@ struct graph *graph_fuse(const struct graph *g, struct error *err);
 /* --- plans: thin calls into the plan's backend ----------------------- */
 
 /* Load a graph's weights onto a device once, for any number of plans.
- * Copies what it needs; g may be freed. fuse: see graph_fuse; off for
- * training. */
+ * Fuses (graph_fuse) and copies what it needs; g may be freed. */
 struct network *network_new(struct device *dev, const struct graph *g,
                             struct error *err);
 void network_free(struct network *net); /* after its plans */
@@ -102,7 +101,8 @@ void network_free(struct network *net); /* after its plans */
 struct plan *graph_plan(struct network *net, const struct plan_options *opt,
                         struct error *err);
 void plan_free(struct plan *p);
-/* Host memory for the next input, packed NCHW float32 [n,c,h,w]. */
+/* Host memory for the next input, packed NCHW float32 [n,c,h,w]. A run uses
+ * it up: fill it anew each time. */
 float *plan_input(struct plan *p);
 /* Host memory with the last result of output i, packed. */
 const float *plan_output(const struct plan *p, int i);

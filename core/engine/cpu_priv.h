@@ -1,0 +1,83 @@
+/* core/engine/cpu_priv.h - what cpu.c and cpu_plan.c share. */
+#ifndef CORE_ENGINE_CPU_PRIV_H
+#define CORE_ENGINE_CPU_PRIV_H
+
+#include <pthread.h>
+
+#include "core/engine/backend.h"
+#include "core/engine/graph.h"
+#include "core/engine/onednn.h"
+
+struct cpu_device {
+    struct device base;
+    int n_threads; /* OpenMP threads of a run */
+};
+
+/* A weight as some kernel wants it, shared by the network's plans. */
+struct packed {
+    int value;             /* of the fused graph */
+    struct layout *layout; /* NULL: a vector of n numbers */
+    void *memory;
+    struct packed *next;
+};
+
+struct cpu_network {
+    struct network base;
+    struct graph *graph; /* fused */
+    pthread_mutex_t lock; /* of packed: plans may be made by many threads */
+    struct packed *packed;
+    size_t bytes_packed;
+};
+
+/* Memory that a step reads or writes: the bytes of one tensor in one layout.
+ * Steps first..last use it; slots that are never in use together share
+ * memory. */
+struct slot {
+    size_t bytes, offset;
+    int first, last;
+    bool shared; /* two values look at it (reshape): not to be overwritten */
+};
+
+/* One argument of a step: a slot, or memory that stays where it is. */
+struct ref {
+    int arg;  /* enum kernel_arg; for gemm and plain steps the position */
+    int slot; /* -1: fixed */
+    void *fixed;
+};
+
+enum step_kind { STEP_KERNEL, STEP_GEMM, STEP_PLAIN };
+
+struct step {
+    enum step_kind kind;
+    struct kernel *kernel;
+    const struct node *node;
+    struct ref *refs; /* gemm: x, w, b, y, slope; plain: inputs, output */
+    int n_refs;
+    void **at; /* gemm, plain: where each ref lies */
+    struct shape *shapes; /* plain: of the inputs, then of the output */
+};
+
+struct cpu_plan {
+    struct plan base;
+    struct cpu_network *net;
+    struct onednn *dn;
+    int n_threads;
+    struct step *steps;
+    int n_steps;
+    struct slot *slots;
+    int n_slots;
+    char *arena; /* every slot and the scratch memory */
+};
+
+struct plan *cpu_plan_new(struct network *net, const struct plan_options *opt,
+                          struct error *err);
+void cpu_plan_free(struct plan *p);
+
+/* The weight as the kernel wants it, from the cache or packed now. */
+void *cpu_pack_conv(struct cpu_network *net, struct kernel *k, int value,
+                    int group, struct error *err);
+/* A vector of n numbers; one number is repeated. */
+void *cpu_pack_vector(struct cpu_network *net, int value, int n,
+                      struct error *err);
+
+#endif
