@@ -75,7 +75,9 @@ static const struct rule rules[] = {
 };
 
 /* Highest field number of ModelProto that any release has used. */
-enum { MODEL_LAST_FIELD = 26 };
+enum {
+    MODEL_LAST_FIELD = 26
+};
 
 struct bytes {
     const uint8_t *p, *end;

@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_WINDOW = 4096 }; /* kernel, stride, dilation, padding */
+enum {
+    MAX_WINDOW = 4096
+}; /* kernel, stride, dilation, padding */
 
 struct window {
     int kernel[2], stride[2], dilation[2], pad[4];
@@ -173,8 +175,7 @@ static int dense_weight(struct onnx_reader *r, bool transposed, float alpha,
     to = malloc(shape_count(out) * sizeof(*to));
     if (!to) {
         free(from);
-        return error_set(r->err, ERR_NOMEM, "no memory for \"%.80s\"",
-                         c->text);
+        return error_set(r->err, ERR_NOMEM, "no memory for \"%.80s\"", c->text);
     }
     size_t n_o = (size_t)out->d[0], n_k = (size_t)out->d[1];
     for (size_t o = 0; o < n_o; o++)
@@ -210,8 +211,7 @@ static int dense_bias(struct onnx_reader *r, int n, float beta)
     to = malloc((size_t)n * sizeof(*to));
     if (!to) {
         free(from);
-        return error_set(r->err, ERR_NOMEM, "no memory for \"%.80s\"",
-                         c->text);
+        return error_set(r->err, ERR_NOMEM, "no memory for \"%.80s\"", c->text);
     }
     for (int i = 0; i < n; i++)
         to[i] = beta * from[count == 1 ? 0 : i];
@@ -260,7 +260,8 @@ static int convert_matmul(struct onnx_reader *r)
     return in[1] < 0 ? -1 : onnx_emit(r, 0, &op, in, 2);
 }
 
-/* --- norms ----------------------------------------------------------------- */
+/* --- norms -----------------------------------------------------------------
+ */
 
 /* A batch norm of mean 0, variance 1 and epsilon 0 is how a fixed scale and
  * shift are written: it is read back as what it was. */
@@ -373,13 +374,15 @@ static int convert_softmax(struct onnx_reader *r)
     for (int i = op.u.axis.axis + 1; i < r->shapes[x].rank; i++)
         rest *= r->shapes[x].d[i];
     if (r->opset < 13 && rest != 1)
-        return onnx_fail(r, "in operator set %d it runs over several axes, "
-                            "which is not supported",
+        return onnx_fail(r,
+                         "in operator set %d it runs over several axes, "
+                         "which is not supported",
                          r->opset);
     return emit_unary(r, &op);
 }
 
-/* --- pools ------------------------------------------------------------------ */
+/* --- pools ------------------------------------------------------------------
+ */
 
 static int convert_pool(struct onnx_reader *r, enum op_type type)
 {
@@ -454,7 +457,8 @@ static int convert_global_lp(struct onnx_reader *r)
     return convert_global_pool(r, OP_LP_POOL);
 }
 
-/* --- activations -------------------------------------------------------------- */
+/* --- activations
+ * -------------------------------------------------------------- */
 
 static int convert_relu(struct onnx_reader *r)
 {
@@ -477,17 +481,16 @@ static int convert_prelu(struct onnx_reader *r)
     int in[2], lead;
     size_t n;
 
-    if (one_output(r) || onnx_in_value(r, 0, &in[0]) ||
-        onnx_in_const(r, 1, &c))
+    if (one_output(r) || onnx_in_value(r, 0, &in[0]) || onnx_in_const(r, 1, &c))
         return -1;
     if (onnx_tensor_shape(c->constant, &slope, r->err))
         return error_context(r->err, "node \"%.80s\" (PRelu)", r->node_name);
     x = &r->shapes[in[0]];
     n = shape_count(&slope);
     lead = x->rank - slope.rank; /* axes before the slope's first */
-    bool channels = x->rank >= 2 && n == (size_t)x->d[1] && lead >= 0 &&
-                    (slope.rank == 1 || slope.d[1 - (lead < 2 ? lead : 1)] ==
-                                            x->d[1]);
+    bool channels =
+        x->rank >= 2 && n == (size_t)x->d[1] && lead >= 0 &&
+        (slope.rank == 1 || slope.d[1 - (lead < 2 ? lead : 1)] == x->d[1]);
     if (n != 1 && !channels)
         return onnx_fail(r, "its slope is neither one number nor one for "
                             "each channel");

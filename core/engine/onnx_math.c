@@ -5,74 +5,57 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const nomem = "no memory for a weight";
+/* --- arithmetic ------------------------------------------------------------
+ */
 
-/* --- arithmetic ------------------------------------------------------------ */
-
-enum operand { OPERAND_SCALAR, OPERAND_CHANNEL, OPERAND_FULL, OPERAND_BAD };
+enum operand {
+    OPERAND_SCALAR,
+    OPERAND_CHANNEL,
+    OPERAND_BAD
+};
 
 /* How a constant of shape k broadcasts onto x. */
 static enum operand operand_kind(const struct shape *x, const struct shape *k)
 {
-    bool channel = x->rank >= 2, full = true;
-
     if (k->rank > x->rank)
         return OPERAND_BAD;
     if (shape_count(k) == 1)
         return OPERAND_SCALAR;
     for (int i = 0; i < x->rank; i++) {
         int at = i - (x->rank - k->rank);
-        int d = at < 0 ? 1 : k->d[at];
-        channel = channel && d == (i == 1 ? x->d[1] : 1);
-        full = full && d == (i == 0 ? 1 : x->d[i]);
+        if ((at < 0 ? 1 : k->d[at]) != (i == 1 ? x->d[1] : 1))
+            return OPERAND_BAD;
     }
-    return channel ? OPERAND_CHANNEL : full ? OPERAND_FULL : OPERAND_BAD;
+    return x->rank < 2 ? OPERAND_BAD : OPERAND_CHANNEL;
 }
 
-/* x*scale + shift by channel. One of the two is the constant, changed by
- * `reciprocal` or `sign`; the other is filled with `fill`. */
-struct affine {
-    bool is_scale, reciprocal;
-    float sign, fill;
-};
-
-static int emit_affine(struct onnx_reader *r, int x, struct onnx_name *c,
-                       bool scalar, const struct affine *a)
+/* k - x as x * -1 + k, by channel. */
+static int emit_reverse_sub(struct onnx_reader *r, int x, struct onnx_name *c)
 {
     struct op op = {.type = OP_AFFINE};
     int n = r->shapes[x].d[1], in[3] = {x, -1, -1};
-    struct shape shape = shape_of(1, n, 0, 0, 0);
+    struct shape shape = shape_of(1, n, 0, 0, 0), stored;
     float *k = onnx_const_floats(r, c);
-    float *data = malloc((size_t)n * sizeof(*data));
-    float *other = malloc((size_t)n * sizeof(*other));
-    bool zero = false;
+    float *scale = malloc((size_t)n * sizeof(*scale));
+    float *shift = malloc((size_t)n * sizeof(*shift));
 
-    if (!k || !data || !other) {
-        if (k)
-            error_set(r->err, ERR_NOMEM, "%s", nomem);
-        goto fail;
+    if (!k || !scale || !shift) {
+        free(k);
+        free(scale);
+        free(shift);
+        return k ? error_set(r->err, ERR_NOMEM, "no memory for a weight") : -1;
     }
+    onnx_tensor_shape(c->constant, &stored, r->err);
     for (int i = 0; i < n; i++) {
-        float v = k[scalar ? 0 : i];
-        zero = zero || v == 0.0f;
-        data[i] = a->reciprocal ? 1.0f / v : a->sign * v;
-        other[i] = a->fill;
-    }
-    if (zero && a->reciprocal) {
-        onnx_fail(r, "divides by zero");
-        goto fail;
+        scale[i] = -1.0f;
+        shift[i] = k[shape_count(&stored) == 1 ? 0 : i];
     }
     free(k);
-    in[a->is_scale ? 1 : 2] = onnx_add_weight(r, c, &shape, data);
-    in[a->is_scale ? 2 : 1] = onnx_add_weight(r, NULL, &shape, other);
+    in[1] = onnx_add_weight(r, NULL, &shape, scale);
+    in[2] = onnx_add_weight(r, c, &shape, shift);
     if (in[1] < 0 || in[2] < 0)
         return -1;
     return onnx_emit(r, 0, &op, in, 3);
-fail:
-    free(k);
-    free(data);
-    free(other);
-    return -1;
 }
 
 /* The operand that is a constant: 0, 1, or -1 if none; -2 failed. */
@@ -109,9 +92,6 @@ static int two_values(struct onnx_reader *r, const struct op *op)
 static int convert_binary(struct onnx_reader *r, enum op_type type)
 {
     struct op op = {.type = type};
-    bool scales = type == OP_MUL || type == OP_DIV;
-    struct affine a = {scales, type == OP_DIV, type == OP_SUB ? -1.0f : 1.0f,
-                       scales ? 0.0f : 1.0f};
     struct onnx_name *c;
     struct shape shape;
     enum operand kind;
@@ -125,31 +105,19 @@ static int convert_binary(struct onnx_reader *r, enum op_type type)
         return error_context(r->err, "node \"%.80s\"", r->node_name);
     kind = operand_kind(&r->shapes[in[0]], &shape);
     if (kind == OPERAND_BAD)
-        return onnx_fail(r, "its constant is neither one number, nor one for "
-                            "each channel, nor of the input's shape");
+        return onnx_fail(r, "its constant is neither one number nor one for "
+                            "each channel");
     if (at == 0 && type == OP_DIV)
         return onnx_fail(r, "division of a constant is not supported");
-    if (at == 0 && type == OP_SUB) { /* k - x = x * -1 + k */
-        if (kind == OPERAND_FULL)
-            return onnx_fail(r, "subtraction from such a constant is not "
-                                "supported");
-        a.sign = 1.0f;
-        a.fill = -1.0f;
-        return emit_affine(r, in[0], c, kind == OPERAND_SCALAR, &a);
-    }
-    if (kind == OPERAND_CHANNEL)
-        return emit_affine(r, in[0], c, false, &a);
-    if (kind == OPERAND_SCALAR)
-        shape = shape_of(1, 1, 0, 0, 0);
-    else if (shape.rank < r->shapes[in[0]].rank)
-        shape = r->shapes[in[0]];
+    if (at == 0 && type == OP_SUB)
+        return emit_reverse_sub(r, in[0], c);
+    shape = shape_of(1, (int)shape_count(&shape), 0, 0, 0);
     in[1] = onnx_in_weight(r, at, &shape);
     if (in[1] < 0)
         return -1;
-    if (type == OP_DIV)
-        for (size_t i = 0; i < shape_count(&shape); i++)
-            if (r->g->values[in[1]].data[i] == 0.0f)
-                return onnx_fail(r, "divides by zero");
+    for (int i = 0; i < shape.d[0] && type == OP_DIV; i++)
+        if (r->g->values[in[1]].data[i] == 0.0f)
+            return onnx_fail(r, "divides by zero");
     return onnx_emit(r, 0, &op, in, 2);
 }
 
@@ -207,7 +175,8 @@ static int convert_concat(struct onnx_reader *r)
     return emit_all_inputs(r, &op);
 }
 
-/* --- cutting ------------------------------------------------------------------ */
+/* --- cutting
+ * ------------------------------------------------------------------ */
 
 /* A list that is an attribute in old files and a constant input in new ones.
  * *n = -1 when absent. */
@@ -279,7 +248,7 @@ static int convert_split(struct onnx_reader *r)
     if (n < 0 && r->opset < 18 && part * n_out != size)
         return onnx_fail(r, "does not split into equal parts");
     for (int i = 0; i < n_out; i++) {
-        int64_t length = n >= 0 ? sizes[i]
+        int64_t length = n >= 0             ? sizes[i]
                          : size - at < part ? size - at
                                             : part;
         if (length < 1 || length > size - at)
@@ -293,7 +262,8 @@ static int convert_split(struct onnx_reader *r)
     return at == size ? 0 : onnx_fail(r, "its sizes do not fit the input");
 }
 
-/* --- changes of shape ---------------------------------------------------------- */
+/* --- changes of shape
+ * ---------------------------------------------------------- */
 
 static int convert_flatten(struct onnx_reader *r)
 {
@@ -316,8 +286,7 @@ static int convert_reshape(struct onnx_reader *r)
     int64_t d[SHAPE_MAX_RANK], allow_zero;
     int x, n, n_infer = 0;
 
-    if (onnx_in_value(r, 0, &x) ||
-        onnx_in_ints(r, 1, d, SHAPE_MAX_RANK, &n) ||
+    if (onnx_in_value(r, 0, &x) || onnx_in_ints(r, 1, d, SHAPE_MAX_RANK, &n) ||
         onnx_attr_int(r, "allowzero", 0, &allow_zero))
         return -1;
     if (n < 2)
@@ -349,8 +318,8 @@ static int emit_kept(struct onnx_reader *r, int x, const int from[], int rank)
 
     to->rank = rank;
     for (int i = 1; i < rank; i++) {
-        bool is_free = (from[i] == 2 && r->free_h) ||
-                       (from[i] == 3 && r->free_w);
+        bool is_free =
+            (from[i] == 2 && r->free_h) || (from[i] == 3 && r->free_w);
         to->d[i] = from[i] < 0    ? 1
                    : from[i] == i ? 0
                    : is_free      ? -1
@@ -401,7 +370,6 @@ static int convert_squeeze(struct onnx_reader *r)
 static int convert_unsqueeze(struct onnx_reader *r)
 {
     bool added[SHAPE_MAX_RANK] = {false};
-    const Onnx__AttributeProto *a = onnx_attr(r, "axes");
     int64_t v[SHAPE_MAX_RANK];
     int x, n, from[SHAPE_MAX_RANK], next = 0, rank;
 
@@ -410,7 +378,6 @@ static int convert_unsqueeze(struct onnx_reader *r)
     rank = r->shapes[x].rank + (n < 0 ? 0 : n);
     if (rank > SHAPE_MAX_RANK)
         return onnx_fail(r, "makes more than %d dimensions", SHAPE_MAX_RANK);
-    (void)a;
     if (axes(r, rank, added) < 0)
         return -1;
     for (int i = 0; i < rank; i++)
@@ -443,7 +410,8 @@ static int convert_transpose(struct onnx_reader *r)
     return onnx_emit(r, 0, &op, &x, 1);
 }
 
-/* --- constants ------------------------------------------------------------------ */
+/* --- constants
+ * ------------------------------------------------------------------ */
 
 /* Make the current node's output another name of a constant. */
 static int alias(struct onnx_reader *r, const Onnx__TensorProto *constant)
@@ -492,8 +460,9 @@ static int convert_constant(struct onnx_reader *r)
         t->n_dims = 1;
         *dim = (int64_t)a->n_ints;
     } else {
-        return onnx_fail(r, "a constant of the kind \"%.40s\" is not "
-                            "supported",
+        return onnx_fail(r,
+                         "a constant of the kind \"%.40s\" is not "
+                         "supported",
                          a->name);
     }
     r->n_made++;
@@ -529,9 +498,9 @@ static int convert_cast(struct onnx_reader *r)
         return -1;
     if (in && in->constant) {
         same = is_float(in->constant->data_type) == is_float(to);
-        if (same && (is_float(to) ||
-                     to == ONNX__TENSOR_PROTO__DATA_TYPE__INT64 ||
-                     to == ONNX__TENSOR_PROTO__DATA_TYPE__INT32))
+        if (same &&
+            (is_float(to) || to == ONNX__TENSOR_PROTO__DATA_TYPE__INT64 ||
+             to == ONNX__TENSOR_PROTO__DATA_TYPE__INT32))
             return alias(r, in->constant);
     } else if (is_float(to)) {
         return emit_all_inputs(r, &(struct op){.type = OP_IDENTITY});

@@ -57,8 +57,8 @@ struct onnx_reader {
     int n_names, cap_names;
     int *slots; /* hash table of indices into names, -1 empty */
     size_t n_slots;
-    struct shape *shapes; /* by graph value, for a batch of 1 */
-    size_t n_floats;      /* decoded so far */
+    struct shape *shapes;    /* by graph value, for a batch of 1 */
+    size_t n_floats;         /* decoded so far */
     Onnx__TensorProto *made; /* constants spelled as attributes */
     int64_t *made_dims;
     int n_made;
@@ -101,8 +101,8 @@ int onnx_add_weight(struct onnx_reader *r, struct onnx_name *c,
 int onnx_axis(struct onnx_reader *r, int64_t axis, int rank, int *out);
 
 /* Add a graph node that computes the current node's output i. */
-int onnx_emit(struct onnx_reader *r, int i, const struct op *op,
-              const int in[], int n_in);
+int onnx_emit(struct onnx_reader *r, int i, const struct op *op, const int in[],
+              int n_in);
 
 typedef int (*onnx_convert_fn)(struct onnx_reader *r);
 onnx_convert_fn onnx_layer_convert(const char *op_type);

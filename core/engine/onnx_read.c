@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_FLOATS = 1 << 29 }; /* decoded weights: 2 GiB */
+enum {
+    MAX_FLOATS = 1 << 29
+}; /* decoded weights: 2 GiB */
 
 int onnx_fail(struct onnx_reader *r, const char *fmt, ...)
 {
@@ -68,8 +70,8 @@ static struct onnx_name *add_name(struct onnx_reader *r, const char *s)
     for (i = hash(s) & (r->n_slots - 1); r->slots[i] >= 0;)
         i = (i + 1) & (r->n_slots - 1);
     r->slots[i] = r->n_names;
-    r->names[r->n_names] =
-        (struct onnx_name){.text = s, .value = -1, .producer = -1, .weight = -1};
+    r->names[r->n_names] = (struct onnx_name){
+        .text = s, .value = -1, .producer = -1, .weight = -1};
     return &r->names[r->n_names++];
 }
 
@@ -166,8 +168,9 @@ int onnx_in_value(struct onnx_reader *r, int i, int *value)
         return onnx_fail(r, "input %d, \"%.60s\", must not be a constant", i,
                          in->text);
     if (in->value < 0)
-        return onnx_fail(r, "input %d, \"%.60s\", is an output that is not "
-                            "computed here",
+        return onnx_fail(r,
+                         "input %d, \"%.60s\", is an output that is not "
+                         "computed here",
                          i, in->text);
     *value = in->value;
     return 0;
@@ -238,8 +241,8 @@ int onnx_add_weight(struct onnx_reader *r, struct onnx_name *c,
                     const struct shape *shape, float *take_data)
 {
     bool own = c && !c->taken;
-    int w = graph_add_weight(r->g, own ? c->text : NULL, shape, take_data,
-                             r->err);
+    int w =
+        graph_add_weight(r->g, own ? c->text : NULL, shape, take_data, r->err);
 
     if (w < 0)
         return in_node(r);
@@ -263,8 +266,9 @@ int onnx_in_weight(struct onnx_reader *r, int i, const struct shape *shape)
     if (onnx_tensor_shape(c->constant, &stored, r->err))
         return in_node(r);
     if (shape_count(&stored) != shape_count(shape))
-        return onnx_fail(r, "input %d, \"%.60s\", does not have the size that "
-                            "is needed",
+        return onnx_fail(r,
+                         "input %d, \"%.60s\", does not have the size that "
+                         "is needed",
                          i, c->text);
     data = onnx_const_floats(r, c);
     if (!data)
@@ -287,8 +291,8 @@ int onnx_axis(struct onnx_reader *r, int64_t axis, int rank, int *out)
     return 0;
 }
 
-int onnx_emit(struct onnx_reader *r, int i, const struct op *op,
-              const int in[], int n_in)
+int onnx_emit(struct onnx_reader *r, int i, const struct op *op, const int in[],
+              int n_in)
 {
     struct shape shapes[GRAPH_MAX_INPUTS], shape;
     char name[GRAPH_MAX_NAME + 1];
@@ -316,8 +320,7 @@ int onnx_emit(struct onnx_reader *r, int i, const struct op *op,
 
 /* --- the model ---------------------------------------------------------- */
 
-static int check_model(const Onnx__ModelProto *m, int *opset,
-                       struct error *err)
+static int check_model(const Onnx__ModelProto *m, int *opset, struct error *err)
 {
     *opset = 0;
     for (size_t i = 0; i < m->n_opset_import; i++) {
@@ -327,10 +330,9 @@ static int check_model(const Onnx__ModelProto *m, int *opset,
         if (*opset)
             return error_set(err, ERR_MODEL, "two operator set versions");
         if (o->version < ONNX_OPSET_MIN || o->version > ONNX_OPSET_MAX)
-            return error_set(err, ERR_MODEL,
-                             "operator set %lld; %d to %d are read",
-                             (long long)o->version, ONNX_OPSET_MIN,
-                             ONNX_OPSET_MAX);
+            return error_set(
+                err, ERR_MODEL, "operator set %lld; %d to %d are read",
+                (long long)o->version, ONNX_OPSET_MIN, ONNX_OPSET_MAX);
         *opset = (int)o->version;
     }
     if (!*opset)
@@ -360,23 +362,22 @@ static int add_input(struct onnx_reader *r, const Onnx__ValueInfoProto *v)
 
     if (r->g->input >= 0)
         return error_set(r->err, ERR_MODEL,
-                         "several inputs: \"%.60s\" besides \"%.60s\"",
-                         v->name, r->g->values[r->g->input].name);
+                         "several inputs: \"%.60s\" besides \"%.60s\"", v->name,
+                         r->g->values[r->g->input].name);
     name = add_name(r, v->name);
     if (!name)
         return -1;
     if (!v->type ||
         v->type->value_case != ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE ||
-        !v->type->tensor_type->shape ||
-        v->type->tensor_type->shape->n_dim != 4)
+        !v->type->tensor_type->shape || v->type->tensor_type->shape->n_dim != 4)
         return error_set(r->err, ERR_MODEL,
                          "input \"%.60s\" is not [batch,channels,h,w]",
                          v->name);
     t = v->type->tensor_type;
     if (t->elem_type != ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT &&
         t->elem_type != ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT16)
-        return error_set(r->err, ERR_MODEL,
-                         "input \"%.60s\" is not of floats", v->name);
+        return error_set(r->err, ERR_MODEL, "input \"%.60s\" is not of floats",
+                         v->name);
     for (int i = 0; i < 4; i++)
         if (dimension(t->shape->dim[i], &d[i]))
             return error_set(r->err, ERR_MODEL,
@@ -392,9 +393,8 @@ static int add_input(struct onnx_reader *r, const Onnx__ValueInfoProto *v)
     r->batch = d[0];
     r->free_h = !d[2];
     r->free_w = !d[3];
-    r->shapes[name->value] =
-        shape_of(4, 1, d[1], d[2] ? d[2] : ONNX_FREE_SIDE,
-                 d[3] ? d[3] : ONNX_FREE_SIDE);
+    r->shapes[name->value] = shape_of(4, 1, d[1], d[2] ? d[2] : ONNX_FREE_SIDE,
+                                      d[3] ? d[3] : ONNX_FREE_SIDE);
     return 0;
 }
 
@@ -479,7 +479,7 @@ struct order {
     struct frame {
         int node;
         size_t next; /* input to look at */
-    } *stack;
+    } * stack;
     char *state; /* 0 not seen, 1 on the stack, 2 placed */
 };
 
@@ -575,12 +575,18 @@ static int read_outputs(struct onnx_reader *r)
             return error_set(r->err, ERR_MODEL,
                              "output \"%.80s\" is not computed by any node",
                              text && onnx_text_ok(text) ? text : "?");
-        if (graph_add_output(r->g, name->value, r->err))
+        for (int k = 0; k < r->g->n_outputs; k++)
+            if (r->g->outputs[k] == name->value)
+                return error_set(r->err, ERR_MODEL,
+                                 "output \"%.80s\" is listed twice", text);
+        if (graph_add_output(r->g, name->value, r->err) < 0)
             return -1;
     }
     if (!r->g->n_outputs)
         return error_set(r->err, ERR_MODEL, "the graph has no output");
-    return 0;
+    /* what held for a batch of 1 must hold for others */
+    return graph_shapes(r->g, 2, ONNX_FREE_SIDE, ONNX_FREE_SIDE, r->shapes,
+                        r->err);
 }
 
 struct graph *onnx_read(const Onnx__ModelProto *m, struct error *err)

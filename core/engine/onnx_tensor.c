@@ -52,8 +52,7 @@ int onnx_tensor_shape(const Onnx__TensorProto *t, struct shape *out,
     if (t->data_location != ONNX__TENSOR_PROTO__DATA_LOCATION__DEFAULT ||
         t->n_external_data)
         return error_set(err, ERR_MODEL,
-                         "tensor \"%s\": external data is not supported",
-                         name);
+                         "tensor \"%s\": external data is not supported", name);
     if (!size)
         return error_set(err, ERR_MODEL,
                          "tensor \"%s\": element type %d is not supported",
@@ -72,9 +71,8 @@ int onnx_tensor_shape(const Onnx__TensorProto *t, struct shape *out,
         out->d[i] = (int)t->dims[i];
         count *= (size_t)t->dims[i];
     }
-    if (t->has_raw_data && t->raw_data.len
-            ? t->raw_data.len != count * size
-            : typed_count(t) != count)
+    if (t->has_raw_data && t->raw_data.len ? t->raw_data.len != count * size
+                                           : typed_count(t) != count)
         return error_set(err, ERR_MODEL,
                          "tensor \"%s\": its data does not have the size of "
                          "its shape",
