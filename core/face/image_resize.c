@@ -17,12 +17,13 @@ enum {
 };
 
 typedef float f4 __attribute__((vector_size(16)));
+typedef int32_t i4 __attribute__((vector_size(16)));
 
 /* An output pixel along one axis: n neighbouring source pixels, of which all
  * but the first and the last weigh the same. */
 struct tap {
     int64_t first, n;
-    float w_first, w_mid, w_last; /* n == 1: only w_first */
+    float w_first, w_mid, w_last; /* n == 1: w_last is 0 */
 };
 
 struct area {
@@ -44,7 +45,7 @@ static struct tap tap_at(int64_t i, int64_t n_in, int64_t n_out)
         t.n = last - t.first + 1;
         t.w_first = (float)(t.n == 1 ? n_in : (t.first + 1) * n_out - lo);
         t.w_mid = (float)n_out;
-        t.w_last = (float)(hi - last * n_out);
+        t.w_last = t.n == 1 ? 0 : (float)(hi - last * n_out);
     } else {
         int64_t at = (2 * i + 1) * n_in - n_out, part;
         if (at < 0)
@@ -53,7 +54,7 @@ static struct tap tap_at(int64_t i, int64_t n_in, int64_t n_out)
         part = at % (2 * n_out);
         t.n = part && t.first + 1 < n_in ? 2 : 1;
         t.w_first = (float)(t.n == 2 ? 2 * n_out - part : 2 * n_out);
-        t.w_last = (float)part;
+        t.w_last = t.n == 1 ? 0 : (float)part;
     }
     return t;
 }
@@ -63,56 +64,76 @@ static double tap_total(int64_t n_in, int64_t n_out)
     return n_in >= n_out ? (double)n_in : 2.0 * (double)n_out;
 }
 
-/* sum[i] += weight * (top[i] + the n_rows - 1 bytes below it) */
-static void add_equal_rows(float *restrict sum, const uint8_t *restrict top,
-                           size_t stride, int64_t n_rows, float weight,
-                           size_t len)
+/* Weighted sum of up to MAX_EQUAL + 2 rows: the one at `first`, n_mid below
+ * it, the one at `last`. */
+struct rows {
+    const uint8_t *first, *mid, *last;
+    size_t stride;
+    int n_mid;
+    float w_first, w_mid, w_last;
+};
+
+/* sum[i] += the weighted sum of column i */
+static void add_rows(float *restrict sum, const struct rows *r, size_t len)
 {
     size_t i = 0;
 
-    assert(n_rows <= MAX_EQUAL);
     for (; i + BLOCK <= len; i += BLOCK) {
+        const uint8_t *p = r->mid + i;
         uint16_t part[BLOCK] = {0};
-        const uint8_t *p = top + i;
 
-        for (int64_t row = 0; row < n_rows; row++, p += stride)
+        for (int row = 0; row < r->n_mid; row++, p += r->stride)
             for (int k = 0; k < BLOCK; k++)
                 part[k] = (uint16_t)(part[k] + p[k]);
         for (int k = 0; k < BLOCK; k++)
-            sum[i + (size_t)k] += weight * (float)part[k];
+            sum[i + (size_t)k] += r->w_first * (float)r->first[i + (size_t)k] +
+                                  r->w_mid * (float)part[k] +
+                                  r->w_last * (float)r->last[i + (size_t)k];
     }
     for (; i < len; i++) {
         unsigned part = 0;
 
-        for (int64_t row = 0; row < n_rows; row++)
-            part += top[i + (size_t)row * stride];
-        sum[i] += weight * (float)part;
+        for (int row = 0; row < r->n_mid; row++)
+            part += r->mid[i + (size_t)row * r->stride];
+        sum[i] += r->w_first * (float)r->first[i] + r->w_mid * (float)part +
+                  r->w_last * (float)r->last[i];
     }
 }
 
-/* Rows first .. first+n-1 of the rectangle, those inside the picture. */
-static void add_rows(float *sum, const struct area *a, int64_t col,
-                     int64_t n_cols, int64_t first, int64_t n, float weight)
+/* Rows of `t`, columns col .. col+n_cols-1 of the rectangle, all columns
+ * inside the picture. A row outside weighs nothing. */
+static void add_tap(float *sum, const struct area *a, int64_t col,
+                    int64_t n_cols, const struct tap *t)
 {
-    size_t stride = (size_t)a->img->w * 3;
-    int64_t y = a->y + first, end = y + n;
+    int64_t first = a->y + t->first, last = first + t->n - 1, h = a->img->h;
+    int64_t mid = first + 1 > 0 ? first + 1 : 0;
+    int64_t end = last < h ? last : h;
+    size_t stride = (size_t)a->img->w * 3, len = (size_t)n_cols * 3;
+    const uint8_t *top = a->img->rgb + (size_t)(a->x + col) * 3;
+    struct rows r = {.first = top, .mid = top, .last = top, .stride = stride};
 
-    if (y < 0)
-        y = 0;
-    if (end > a->img->h)
-        end = a->img->h;
-    while (y < end) {
-        int64_t part = end - y < MAX_EQUAL ? end - y : MAX_EQUAL;
-        const uint8_t *top =
-            a->img->rgb + (size_t)y * stride + (size_t)(a->x + col) * 3;
-
-        add_equal_rows(sum, top, stride, part, weight, (size_t)n_cols * 3);
-        y += part;
+    if (first >= 0 && first < h) {
+        r.first += (size_t)first * stride;
+        r.w_first = t->w_first;
     }
+    if (t->n > 1 && last >= 0 && last < h) {
+        r.last += (size_t)last * stride;
+        r.w_last = t->w_last;
+    }
+    r.w_mid = t->w_mid;
+    do {
+        if (mid < end) {
+            r.mid = top + (size_t)mid * stride;
+            r.n_mid = (int)(end - mid < MAX_EQUAL ? end - mid : MAX_EQUAL);
+            mid += r.n_mid;
+        }
+        add_rows(sum, &r, len);
+        r.w_first = r.w_last = 0;
+        r.n_mid = 0;
+    } while (mid < end);
 }
 
-/* Weighted sum of the rows of `t`, columns col .. col+n_cols-1 of the
- * rectangle, into sum [n_cols*3]. What lies outside the picture adds 0. */
+/* The same for any columns, into sum [n_cols*3]: outside is black. */
 static void sum_rows(float *sum, const struct area *a, int64_t col,
                      int64_t n_cols, const struct tap *t)
 {
@@ -123,15 +144,8 @@ static void sum_rows(float *sum, const struct area *a, int64_t col,
         from = -a->x;
     if (end > a->img->w - a->x)
         end = a->img->w - a->x;
-    if (from >= end)
-        return;
-    sum += (from - col) * 3;
-    end -= from;
-    add_rows(sum, a, from, end, t->first, 1, t->w_first);
-    if (t->n > 2)
-        add_rows(sum, a, from, end, t->first + 1, t->n - 2, t->w_mid);
-    if (t->n > 1)
-        add_rows(sum, a, from, end, t->first + t->n - 1, 1, t->w_last);
+    if (from < end)
+        add_tap(sum + (from - col) * 3, a, from, end - from, t);
 }
 
 /* Three channels and, unused, the next pixel's first: sum has room for it. */
@@ -143,64 +157,66 @@ static f4 load(const float *sum)
     return v;
 }
 
-/* The part of `t` that lies in columns 0 .. n_cols-1 of sum, where t->first
- * is counted from column 0 and may be negative. */
-static f4 dot_columns(const float *sum, int64_t n_cols, const struct tap *t)
+/* All of `t`, whose first column counts from column 0 of sum. */
+static f4 dot_columns(const float *sum, const struct tap *t)
 {
-    int64_t last = t->first + t->n - 1, from = t->first + 1, end = last;
-    f4 mid = {0}, v = {0};
+    const float *p = sum + t->first * 3, *last = p + (t->n - 1) * 3;
+    f4 v = load(p) * t->w_first + load(last) * t->w_last, mid = {0};
 
-    if (from < 0)
-        from = 0;
-    if (end > n_cols)
-        end = n_cols;
-    for (const float *p = sum + from * 3; from < end; from++, p += 3)
+    for (p += 3; p < last; p += 3)
         mid += load(p);
-    v += mid * t->w_mid;
-    if (t->first >= 0 && t->first < n_cols)
-        v += load(sum + t->first * 3) * t->w_first;
-    if (t->n > 1 && last >= 0 && last < n_cols)
-        v += load(sum + last * 3) * t->w_last;
-    return v;
+    return v + mid * t->w_mid;
 }
 
 static void store(uint8_t *out, f4 v, float scale)
 {
-    v = v * scale + 0.5f;
-    out[0] = (uint8_t)v[0];
-    out[1] = (uint8_t)v[1];
-    out[2] = (uint8_t)v[2];
+    i4 n = __builtin_convertvector(v * scale + 0.5f, i4);
+
+    out[0] = (uint8_t)n[0];
+    out[1] = (uint8_t)n[1];
+    out[2] = (uint8_t)n[2];
 }
 
-/* n_out output pixels of one row, from columns col .. col+n_cols-1. Only a
- * single pixel can span more columns than fit at once. */
+/* An output pixel that spans more columns than fit in a strip. */
+static void wide_pixel(const struct area *a, const struct tap *row,
+                       const struct tap *wide, int64_t col, float *sum,
+                       float scale, uint8_t *out)
+{
+    f4 v = {0};
+
+    for (int64_t at = 0; at < wide->n; at += STRIP_COLS) {
+        int64_t left = wide->n - at;
+        int64_t n = left < STRIP_COLS ? left : STRIP_COLS;
+        struct tap part = {.n = n,
+                           .w_first = at ? wide->w_mid : wide->w_first,
+                           .w_mid = wide->w_mid,
+                           .w_last = left > n ? wide->w_mid : wide->w_last};
+
+        if (n == 1)
+            part.w_first = 0;
+        sum_rows(sum, a, col + at, n, row);
+        sum[n * 3] = 0;
+        v += dot_columns(sum, &part);
+    }
+    store(out, v, scale);
+}
+
+/* n_out output pixels of one row, from columns col .. col+n_cols-1. */
 static void strip_row(const struct area *a, const struct tap *row,
                       const struct tap *cols, int n_out, int64_t col,
                       int64_t n_cols, float scale, uint8_t *out)
 {
     float sum[STRIP_COLS * 3 + 1];
-    f4 v = {0};
 
-    sum[STRIP_COLS * 3] = 0;
-    if (n_cols <= STRIP_COLS) {
-        sum[n_cols * 3] = 0;
-        sum_rows(sum, a, col, n_cols, row);
-        for (int i = 0; i < n_out; i++)
-            store(out + (size_t)i * 3, dot_columns(sum, n_cols, &cols[i]),
-                  scale);
+    if (n_cols > STRIP_COLS) {
+        assert(n_out == 1);
+        wide_pixel(a, row, cols, col, sum, scale, out);
         return;
     }
-    assert(n_out == 1);
-    for (int64_t at = 0; at < n_cols; at += STRIP_COLS) {
-        int64_t n = n_cols - at < STRIP_COLS ? n_cols - at : STRIP_COLS;
-        struct tap part = cols[0];
-
-        part.first -= at;
-        sum[n * 3] = 0;
-        sum_rows(sum, a, col + at, n, row);
-        v += dot_columns(sum, n, &part);
-    }
-    store(out, v, scale);
+    sum_rows(sum, a, col, n_cols, row);
+    sum[n_cols * 3] = 0;
+    for (int i = 0; i < n_out; i++)
+        store(out + (size_t)i * 3, dot_columns(sum, &cols[i]), scale);
 }
 
 void image_resize(const struct image *img, int x, int y, int w, int h,
