@@ -265,20 +265,32 @@ static void lay_over_white(uint8_t *row, int w)
     }
 }
 
-void upright_put(const struct upright *up, int y, uint8_t *row, int channels)
+void upright_put_band(const struct upright *up, int y, const uint8_t *rows,
+                      int n_rows)
 {
-    uint8_t *to = upright_in_place(up, y);
+    size_t len_row = (size_t)up->w * 3;
+    ptrdiff_t column = (ptrdiff_t)up->origin + y * up->step_y;
 
-    if (channels == 4)
-        lay_over_white(row, up->w);
-    if (to) {
-        if (to != row)
-            memcpy(to, row, (size_t)up->w * 3);
+    if (up->step_x == 3) {
+        for (int i = 0; i < n_rows; i++, rows += len_row)
+            memcpy(upright_in_place(up, y + i), rows, len_row);
         return;
     }
-    ptrdiff_t at = (ptrdiff_t)up->origin + y * up->step_y;
-    for (int x = 0; x < up->w; x++, at += up->step_x)
-        memcpy(up->img->rgb + at, row + (size_t)x * 3, 3);
+    /* Turned, the pixels of a column lie side by side: so columns first. */
+    for (int x = 0; x < up->w; x++, rows += 3, column += up->step_x) {
+        const uint8_t *p = rows;
+        ptrdiff_t at = column;
+
+        for (int i = 0; i < n_rows; i++, p += len_row, at += up->step_y)
+            memcpy(up->img->rgb + at, p, 3);
+    }
+}
+
+void upright_put(const struct upright *up, int y, uint8_t *row, int channels)
+{
+    if (channels == 4)
+        lay_over_white(row, up->w);
+    upright_put_band(up, y, row, 1);
 }
 
 struct image *image_decode(const void *bytes, size_t len_bytes,

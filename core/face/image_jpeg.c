@@ -240,6 +240,18 @@ static int check_components(struct reader *r)
     return 0;
 }
 
+/* n rows in rows; the library gives one or two at a time. */
+static void read_all(struct jpeg_decompress_struct *cinfo, JSAMPROW *rows,
+                     JDIMENSION n)
+{
+    while (n) {
+        JDIMENSION n_read = jpeg_read_scanlines(cinfo, rows, n);
+
+        rows += n_read;
+        n -= n_read;
+    }
+}
+
 static void read_rows(struct reader *r)
 {
     struct jpeg_decompress_struct *cinfo = &r->cinfo;
@@ -255,9 +267,9 @@ static void read_rows(struct reader *r)
         for (JDIMENSION i = 0; i < n; i++)
             rows[i] = r->band ? r->band + i * len_row
                               : upright_in_place(&r->up, y + (int)i);
-        n = jpeg_read_scanlines(cinfo, rows, n);
-        for (JDIMENSION i = 0; r->band && i < n; i++)
-            upright_put(&r->up, y + (int)i, rows[i], 3);
+        read_all(cinfo, rows, n);
+        if (r->band)
+            upright_put_band(&r->up, y, r->band, (int)n);
     }
 }
 

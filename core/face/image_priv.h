@@ -40,6 +40,10 @@ int upright_init(struct upright *up, int w, int h, int orientation,
 /* Stored row y in place, where its w*3 bytes may be written straight away;
  * NULL when the picture is mirrored or turned. */
 uint8_t *upright_in_place(const struct upright *up, int y);
+/* Stored rows y .. y+n_rows-1, one after the other, w*3 bytes each. Several
+ * at a time are quicker where the picture is turned. */
+void upright_put_band(const struct upright *up, int y, const uint8_t *rows,
+                      int n_rows);
 /* Stored row y: w pixels of 3 channels, or 4 whose alpha is laid over
  * white (which changes the row). */
 void upright_put(const struct upright *up, int y, uint8_t *row, int channels);

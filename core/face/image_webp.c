@@ -15,6 +15,7 @@
 enum {
     LEN_RIFF = 12,       /* "RIFF", size, "WEBP" */
     LEN_CHUNK_HEAD = 8,  /* name, size */
+    LEN_VP8X = 10,       /* flags, 3 spare, width-1, height-1 */
     MIN_SLICE = 1 << 16, /* bytes */
     MAX_SLICES = 16      /* the decoder starts headers anew with each */
 };
@@ -85,11 +86,28 @@ static int status_error(VP8StatusCode status, struct error *err)
     }
 }
 
+/* The extended head, where there is one, declares the size a second time;
+ * the library calls any mismatch damage, so the limits come first. */
+static int check_canvas(const struct image_source *src, size_t len,
+                        struct error *err)
+{
+    const uint8_t *body = src->bytes + LEN_RIFF + LEN_CHUNK_HEAD;
+
+    if (len < LEN_RIFF + LEN_CHUNK_HEAD + LEN_VP8X ||
+        memcmp(src->bytes + LEN_RIFF, "VP8X", 4))
+        return 0;
+    return image_source_check(src, "WebP", (get32(body + 3) >> 8) + 1,
+                              (get32(body + 6) >> 8) + 1, err);
+}
+
 static int check_header(const struct image_source *src, size_t len,
                         WebPBitstreamFeatures *features, struct error *err)
 {
-    VP8StatusCode status = WebPGetFeatures(src->bytes, len, features);
+    VP8StatusCode status;
 
+    if (check_canvas(src, len, err))
+        return -1;
+    status = WebPGetFeatures(src->bytes, len, features);
     if (status != VP8_STATUS_OK)
         return status_error(status, err);
     if (image_source_check(src, "WebP", features->width, features->height, err))
