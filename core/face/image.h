@@ -17,12 +17,12 @@ struct image {
 
 /* Zero in a field takes the default. */
 struct image_limits {
-    size_t max_bytes;  /* of the file; default 10 MiB */
+    size_t max_bytes;   /* of the file; default 10 MiB */
     int64_t max_pixels; /* w*h; default 40 million */
-    int max_side;      /* default 16384 */
-    int min_side;      /* default 16 */
-    int max_scans;     /* of a progressive JPEG; default 64 */
-    int max_ms;        /* thread CPU time of one decode; default 2000 */
+    int max_side;       /* default 16384 */
+    int min_side;       /* default 16 */
+    int max_scans;      /* of a progressive JPEG; default 64 */
+    int max_ms;         /* thread CPU time of one decode; default 2000 */
 };
 
 /* Decode and turn upright by the EXIF orientation (JPEG, PNG eXIf, WebP).
