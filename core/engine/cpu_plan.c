@@ -196,15 +196,17 @@ static int plan_slopes(struct build *b, const struct node *n, int slope,
 }
 
 /* Where a convolution with a residual writes: over the residual itself when
- * nobody needs it afterwards, else over a copy. */
-static int residual_slot(struct build *b, int at, int value)
+ * nobody needs it afterwards (nor this convolution as its source), else over
+ * a copy. */
+static int residual_slot(struct build *b, int at, int value, int src)
 {
     const struct rep *r = &b->reps[value][0];
     struct slot *slot = &b->plan->slots[r->slot];
     struct step *s;
     int copy;
 
-    if (b->last_use[value] == at && !slot->shared && value != b->g->input)
+    if (b->last_use[value] == at && !slot->shared && r->slot != src &&
+        value != b->g->input)
         return r->slot;
     s = kernel_step(
         b, NULL, kernel_reorder(b->plan->dn, r->layout, r->layout, b->err), 3);
@@ -263,7 +265,7 @@ static int plan_conv(struct build *b, int at)
     else if (res && res->type != b->type)
         dst = rep_as(b, n->in[3], res_layout, b->type);
     else if (res)
-        dst = residual_slot(b, at, n->in[3]);
+        dst = residual_slot(b, at, n->in[3], src_slot);
     else
         dst = new_slot(b, layout_bytes(kernel_layout(k, KERNEL_DST)));
     layout_free(res_layout);
