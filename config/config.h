@@ -71,6 +71,10 @@ void config_free(struct config *c); /* NULL is fine */
  * buf (cut where it is full); returns how many. */
 int config_need_restart(const struct config *a, const struct config *b,
                         char *buf, size_t len_buf);
+/* Put running's values of those keys into next, so that next says what is in
+ * force after a reload. ERR_NOMEM. */
+int config_keep_restart(struct config *next, const struct config *running,
+                        struct error *err);
 
 void config_print_help(FILE *out);
 /* Every key with its value, as a facenetd.conf that loads back. */

@@ -188,3 +188,24 @@ int config_need_restart(const struct config *a, const struct config *b,
     }
     return n;
 }
+
+int config_keep_restart(struct config *next, const struct config *running,
+                        struct error *err)
+{
+    for (int i = 0; i < config_n_keys; i++) {
+        const struct config_key *k = &config_keys[i];
+        if (k->reload == RELOAD || same(next, running, k))
+            continue;
+        if (config_is_text(k)) {
+            if (config_set(next, k, *config_text(running, k), err) < 0)
+                return -1;
+        } else if (k->type == TYPE_REAL) {
+            *config_real(next, k) = *config_real(running, k);
+        } else if (k->type == TYPE_BOOL) {
+            *config_bool(next, k) = *config_bool(running, k);
+        } else {
+            *config_int(next, k) = *config_int(running, k);
+        }
+    }
+    return 0;
+}
