@@ -2,6 +2,7 @@
  * refused, who gets which rights, and that edits are whole and private. */
 #include "core/base/keys.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -327,6 +328,53 @@ static void test_no_file(void **state)
     assert_string_equal(key, "door\n");
 }
 
+enum {
+    N_EDITORS = 4,
+    N_EACH = 8
+};
+
+struct editor {
+    const char *path;
+    int number, n_failed;
+};
+
+static void *edit(void *arg)
+{
+    struct editor *e = arg;
+    char name[32], key[KEYS_TEXT_LEN + 1];
+
+    for (int i = 0; i < N_EACH; i++) {
+        snprintf(name, sizeof(name), "k%d-%d", e->number, i);
+        e->n_failed += keys_add(e->path, name, KEYS_VERIFY, key, NULL) < 0;
+    }
+    snprintf(name, sizeof(name), "k%d-0", e->number);
+    e->n_failed += keys_remove(e->path, name, NULL) < 0;
+    return NULL;
+}
+
+/* Editors at the same time lose nothing of each other's. */
+static void test_editors(void **state)
+{
+    const struct place *p = *state;
+    struct editor editors[N_EDITORS];
+    pthread_t threads[N_EDITORS];
+    struct keys *keys;
+
+    for (int i = 0; i < N_EDITORS; i++) {
+        editors[i] = (struct editor){p->path, i, 0};
+        assert_int_equal(pthread_create(&threads[i], NULL, edit, &editors[i]),
+                         0);
+    }
+    for (int i = 0; i < N_EDITORS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(editors[i].n_failed, 0);
+    }
+    keys = keys_load(p->path, NULL);
+    assert_non_null(keys);
+    assert_int_equal(keys_count(keys), N_EDITORS * (N_EACH - 1));
+    keys_free(keys);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -340,6 +388,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_symbolic_link, make_place,
                                         remove_place),
         cmocka_unit_test_setup_teardown(test_modes, make_place, remove_place),
+        cmocka_unit_test_setup_teardown(test_editors, make_place, remove_place),
         cmocka_unit_test_setup_teardown(test_no_file, make_place, remove_place),
     };
 
