@@ -146,7 +146,8 @@ int store_gallery_remove(struct store *s, const char *id, int *n_faces,
 
 /* --- embeddings ----------------------------------------------------- */
 /* Called on the store's own thread for each row, in order of face id; the
- * pointers hold during the call. Return false to stop. */
+ * pointers hold during the call. A damaged row has embedding NULL. Return
+ * false to stop. Must not call the store. */
 typedef bool (*store_embedding_fn)(void *ctx, int64_t face, const char *gallery,
                                    const char *subject, const char *name,
                                    const float *embedding, int dim);

@@ -599,6 +599,7 @@ static int embeddings_op(struct store *s, void *arg, struct error *err)
     char name[STORE_NAME_MAX + 1];
     float vector[STORE_DIM_MAX];
     int64_t model, dim;
+    bool whole;
     int rc = store_sql_run(s, STMT_MODEL_GET, err, "t", a->model_id);
 
     if (rc <= 0)
@@ -614,10 +615,10 @@ static int embeddings_op(struct store *s, void *arg, struct error *err)
         store_sql_text(s, STMT_EMBEDDINGS, 1, gallery, sizeof(gallery));
         store_sql_text(s, STMT_EMBEDDINGS, 2, subject, sizeof(subject));
         store_sql_text(s, STMT_EMBEDDINGS, 3, name, sizeof(name));
-        if (!store_sql_blob(s, STMT_EMBEDDINGS, 4, vector,
-                            (size_t)dim * sizeof(float)))
-            continue; /* damaged: the others still serve */
-        if (!a->fn(a->ctx, face, gallery, subject, name, vector, (int)dim))
+        whole = store_sql_blob(s, STMT_EMBEDDINGS, 4, vector,
+                               (size_t)dim * sizeof(float));
+        if (!a->fn(a->ctx, face, gallery, subject, name, whole ? vector : NULL,
+                   (int)dim))
             break;
     }
     store_sql_done(s, STMT_EMBEDDINGS);
