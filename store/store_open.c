@@ -200,14 +200,26 @@ static void harden(sqlite3 *db)
     sqlite3_hard_heap_limit64(HEAP_BYTES);
 }
 
+static int pragmas(struct store *s, const char *const *sql, int n,
+                   struct error *err)
+{
+    for (int i = 0; i < n; i++) {
+        if (pragma(s, sql[i], NULL, 0, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* Settings in the order in which they depend on each other: the page layout
- * before the first page, exclusive locking before WAL (its index then lives
- * on the heap, not in a shared file). */
+ * before the first page of a new file, exclusive locking before WAL (its
+ * index then lives on the heap, not in a shared file). */
 static int configure(struct store *s, struct error *err)
 {
-    static const char *const before[] = {
+    static const char *const of_new_file[] = {
         "PRAGMA page_size=4096",
         "PRAGMA auto_vacuum=INCREMENTAL",
+    };
+    static const char *const before[] = {
         "PRAGMA locking_mode=EXCLUSIVE",
         "PRAGMA foreign_keys=ON",
         "PRAGMA secure_delete=ON",
@@ -218,12 +230,15 @@ static int configure(struct store *s, struct error *err)
         "PRAGMA wal_autocheckpoint=0",
         "PRAGMA journal_size_limit=67108864",
     };
+    long long n_pages;
     char mode[16];
 
-    for (size_t i = 0; i < sizeof(before) / sizeof(before[0]); i++) {
-        if (pragma(s, before[i], NULL, 0, err) < 0)
-            return -1;
-    }
+    if (pragmas(s, before, (int)(sizeof(before) / sizeof(before[0])), err) <
+            0 ||
+        pragma_int(s, "PRAGMA page_count", &n_pages, err) < 0)
+        return -1;
+    if (n_pages == 0 && pragmas(s, of_new_file, 2, err) < 0)
+        return -1;
     if (pragma(s, "PRAGMA journal_mode=WAL", mode, sizeof(mode), err) < 0)
         return -1;
     if (strcmp(mode, "wal") != 0)
