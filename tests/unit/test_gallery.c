@@ -266,7 +266,7 @@ static void test_subject_nearest(void **state)
     struct gallery *g = make();
     struct gallery_hit hit, want;
     float q[DIM], v[DIM];
-    char id[8];
+    char id[16];
 
     (void)state;
     for (int i = 0; i < 6000; i++) {
@@ -316,7 +316,7 @@ static void test_removal(void **state)
     struct gallery_size size;
     struct gallery_hit hit;
     float v[DIM];
-    char id[8];
+    char id[16];
 
     (void)state;
     for (int i = 0; i < 12000; i++) {
@@ -452,7 +452,7 @@ static void test_readers_and_writers(void **state)
         if (i % 3 == 0)
             gallery_remove_face(g, 2 + draw() % (uint32_t)n_rows, NULL);
         if (i % 100 == 0) {
-            char id[8];
+            char id[16];
             snprintf(id, sizeof(id), "s%d", 1 + i % 50);
             gallery_remove_subject(g, "a", id, NULL);
         }
