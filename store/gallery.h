@@ -17,20 +17,29 @@ struct gallery; /* every gallery of one model */
 struct gallery *gallery_new(const char *model_id, int dim, struct error *err);
 void gallery_free(struct gallery *g);
 
-/* Read every embedding of the model from the store. */
+/* Become what the store holds of the model, and stay so: changes follow on
+ * the store's thread in the order of its commits, before its writers are
+ * answered. So with a store nobody else calls the functions that change the
+ * gallery: a late call could bring back a face that was erased meanwhile.
+ * Damaged rows are left out and counted. Free g after the last write to s.
+ * ERR_NOMEM, or as store_embeddings. */
 int gallery_load(struct gallery *g, struct store *s, struct error *err);
 
 /* Add one face. Copies. Amortised cheap: chunks of rows are shared between
- * snapshots, so adding does not copy what is there. */
+ * snapshots, so adding does not copy what is there. A face that is there
+ * already stays as it is. ERR_BAD_FIELD: not a unit vector. */
 int gallery_add(struct gallery *g, const char *gallery, const char *subject,
                 const char *name, int64_t face, const float *embedding,
                 struct error *err);
+/* What is not there need not be removed: no error. After ERR_NOMEM searches
+ * are refused until the next gallery_load, lest one finds what should be
+ * gone. */
 int gallery_remove_face(struct gallery *g, int64_t face, struct error *err);
 int gallery_remove_subject(struct gallery *g, const char *gallery,
                            const char *subject, struct error *err);
 int gallery_remove_all(struct gallery *g, const char *gallery,
                        struct error *err);
-/* A subject's display name changed. */
+/* A subject's display name changed. Unknown subjects: no error. */
 int gallery_rename(struct gallery *g, const char *gallery, const char *subject,
                    const char *name, struct error *err);
 
@@ -42,8 +51,10 @@ struct gallery_hit {
 };
 
 /* The nearest subjects, one row each, by distance then by face id, at most
- * `limit` with distance <= threshold. hits has room for limit rows.
- * Returns how many, or -1 (ERR_NOMEM). An unknown gallery gives 0. */
+ * `limit` (1..1000) with distance <= threshold, the figures as distance_l2
+ * gives them. hits has room for limit rows. Returns how many, or -1
+ * (ERR_NOMEM; ERR_BAD_FIELD: query not a unit vector, NaN threshold). An
+ * unknown gallery gives 0. */
 int gallery_search(struct gallery *g, const char *gallery, const float *query,
                    float threshold, int limit, struct gallery_hit *hits,
                    struct error *err);
@@ -55,6 +66,7 @@ int gallery_subject(struct gallery *g, const char *gallery,
 
 struct gallery_size {
     int64_t n_galleries, n_subjects, n_faces, bytes;
+    int64_t n_refused; /* faces of the store that could not be taken in */
 };
 void gallery_size(struct gallery *g, struct gallery_size *out);
 const char *gallery_model(const struct gallery *g);

@@ -24,7 +24,12 @@ enum {
                               [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
     STORE_NAME_MAX = 255,  /* bytes of UTF-8, opaque, never a key */
     STORE_METADATA_MAX = 16384, /* bytes of JSON text, an object */
-    STORE_MODEL_ID_LEN = 64 /* sha256 of the model file, hex */
+    STORE_MODEL_ID_LEN = 64, /* sha256 of the model file, hex */
+    STORE_IDEM_KEY_MAX = 255, /* bytes */
+    STORE_CROP_MAX = 512 * 1024, /* bytes of one kept crop */
+    STORE_DIM_MAX = 4096, /* numbers of an embedding */
+    STORE_FACES_MAX = 1024, /* in one enrolment */
+    STORE_PAGE_MAX = 1000 /* rows of one listing */
 };
 
 struct store_options {
@@ -141,7 +146,8 @@ int store_gallery_remove(struct store *s, const char *id, int *n_faces,
 
 /* --- embeddings ----------------------------------------------------- */
 /* Called on the store's own thread for each row, in order of face id; the
- * pointers hold during the call. Return false to stop. */
+ * pointers hold during the call. A damaged row has embedding NULL. Return
+ * false to stop. Must not call the store. */
 typedef bool (*store_embedding_fn)(void *ctx, int64_t face, const char *gallery,
                                    const char *subject, const char *name,
                                    const float *embedding, int dim);
@@ -151,6 +157,30 @@ int store_embeddings(struct store *s, const char *model_id,
 /* Faces that have no embedding by this model (model changed). */
 int store_missing_embeddings(struct store *s, const char *model_id,
                              int64_t *n, struct error *err);
+
+/* --- changes -------------------------------------------------------- */
+enum store_change_kind {
+    STORE_CHANGE_FACE_ADDED,      /* every field */
+    STORE_CHANGE_FACE_REMOVED,    /* gallery, subject, face */
+    STORE_CHANGE_SUBJECT_REMOVED, /* gallery, subject */
+    STORE_CHANGE_SUBJECT_RENAMED, /* gallery, subject, name */
+    STORE_CHANGE_GALLERY_REMOVED  /* gallery */
+};
+struct store_change {
+    enum store_change_kind kind;
+    const char *gallery, *subject, *name, *model_id;
+    int64_t face;
+    const float *embedding;
+    int dim;
+};
+/* Called on the store's own thread after each commit and before its writers
+ * are answered, so that what is in memory sees changes in the record's
+ * order: an enrolment and an erasure that cross on two threads end alike in
+ * both. Must not call the store. */
+typedef void (*store_change_fn)(void *ctx, const struct store_change *change);
+/* One watcher; NULL: none. It is no more called after this returns. */
+int store_watch(struct store *s, store_change_fn fn, void *ctx,
+                struct error *err);
 
 /* --- state ---------------------------------------------------------- */
 struct store_stats {

@@ -1,0 +1,303 @@
+/* store/gallery_search.c - questions to the gallery, and following a store.
+ * A search takes a snapshot under the lock, walks it without one, and names
+ * its hits under the lock again. The matrix-vector product of distance_rows
+ * sorts out the rows that can matter; those are measured by distance_l2, so
+ * that the answer is exact. */
+#include "store/gallery_priv.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/face/distance.h"
+
+enum {
+    HITS_MAX = 1000
+};
+
+/* A person's nearest row so far. */
+struct best {
+    float distance;
+    int64_t face;
+    const struct person *person;
+};
+
+struct top {
+    struct best *rows;
+    int n, limit, worst;
+};
+
+static bool nearer(float distance, int64_t face, const struct best *b)
+{
+    return distance < b->distance ||
+           (distance == b->distance && face < b->face);
+}
+
+static void find_worst(struct top *t)
+{
+    t->worst = 0;
+    for (int i = 1; i < t->n; i++) {
+        const struct best *w = &t->rows[t->worst];
+        if (nearer(w->distance, w->face, &t->rows[i]))
+            t->worst = i;
+    }
+}
+
+/* One row a person. A person that fell out comes back only by a row that is
+ * nearer than all that are in, hence than its own earlier ones. */
+static void offer(struct top *t, float distance, int64_t face,
+                  const struct person *p)
+{
+    struct best *slot = NULL;
+
+    if (t->n == t->limit && !nearer(distance, face, &t->rows[t->worst]))
+        return;
+    for (int i = 0; i < t->n && !slot; i++) {
+        if (t->rows[i].person == p)
+            slot = &t->rows[i];
+    }
+    if (slot && !nearer(distance, face, slot))
+        return;
+    if (!slot)
+        slot = t->n < t->limit ? &t->rows[t->n++] : &t->rows[t->worst];
+    *slot = (struct best){distance, face, p};
+    find_worst(t);
+}
+
+static void search_span(const struct gallery *g, const struct span *sp,
+                        const float *query, float threshold, struct top *t)
+{
+    float rough[CHUNK_ROWS];
+    const struct chunk *c = sp->chunk;
+    float cut = threshold;
+
+    distance_rows(query, c->rows, (size_t)sp->n, (size_t)g->dim, rough);
+    for (int i = 0; i < sp->n; i++) {
+        float distance;
+        if (t->n == t->limit)
+            cut = fminf(threshold, t->rows[t->worst].distance);
+        if (!(rough[i] <= cut + SLACK) || gallery_is_dead(sp, i))
+            continue;
+        distance = distance_l2(query, c->rows + (size_t)i * (size_t)g->dim,
+                               (size_t)g->dim);
+        if (distance <= threshold)
+            offer(t, distance, c->faces[i], c->people[i]);
+    }
+}
+
+static int by_distance(const void *a, const void *b)
+{
+    const struct best *x = a;
+
+    return nearer(x->distance, x->face, b) ? -1 : 1;
+}
+
+/* Under g->lock, as the name may change. */
+static void fill(struct gallery_hit *hit, const struct best *b)
+{
+    memcpy(hit->subject, b->person->entry.id, sizeof(hit->subject));
+    snprintf(hit->name, sizeof(hit->name), "%s", b->person->name);
+    hit->face = b->face;
+    hit->distance = b->distance;
+}
+
+static int check_query(const struct gallery *g, const float *query,
+                       struct error *err)
+{
+    if (gallery_is_unit(query, g->dim))
+        return 0;
+    return error_set(err, ERR_BAD_FIELD,
+                     "gallery: what is searched is not a unit vector");
+}
+
+static int is_broken(struct error *err)
+{
+    return error_set(err, ERR_NOMEM,
+                     "gallery: memory ran out in a removal; it must be "
+                     "loaded again");
+}
+
+int gallery_search(struct gallery *g, const char *gallery, const float *query,
+                   float threshold, int limit, struct gallery_hit *hits,
+                   struct error *err)
+{
+    struct top t = {.limit = limit < HITS_MAX ? limit : HITS_MAX};
+    struct snapshot *snap = NULL;
+    struct room *r;
+    bool broken;
+
+    if (limit < 1 || isnan(threshold))
+        return error_set(err, ERR_BAD_FIELD, "gallery: limit %d, threshold %g",
+                         limit, threshold);
+    if (check_query(g, query, err) < 0)
+        return -1;
+    t.rows = malloc((size_t)t.limit * sizeof(*t.rows));
+    if (!t.rows)
+        return error_set(err, ERR_NOMEM, "gallery: out of memory");
+    pthread_mutex_lock(&g->lock);
+    broken = g->broken;
+    r = gallery_room_find(g, gallery);
+    if (r && !broken) {
+        snap = r->snap;
+        atomic_fetch_add_explicit(&snap->refs, 1, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&g->lock);
+    for (int i = 0; snap && i < snap->n_spans; i++)
+        search_span(g, &snap->spans[i], query, threshold, &t);
+    qsort(t.rows, (size_t)t.n, sizeof(*t.rows), by_distance);
+    pthread_mutex_lock(&g->lock);
+    for (int i = 0; i < t.n; i++)
+        fill(&hits[i], &t.rows[i]);
+    pthread_mutex_unlock(&g->lock);
+    gallery_snapshot_drop(snap);
+    free(t.rows);
+    return broken ? is_broken(err) : t.n;
+}
+
+/* The subject's faces, copied while they cannot change, and the snapshot
+ * that holds them. NULL with err set. */
+static int64_t *take_faces(struct gallery *g, const char *gallery,
+                           const char *subject, struct snapshot **snap,
+                           struct best *b, int *n, struct error *err)
+{
+    const struct person *p = NULL;
+    int64_t *faces = NULL;
+    struct room *r;
+    bool broken;
+
+    pthread_mutex_lock(&g->lock);
+    broken = g->broken;
+    r = gallery_room_find(g, gallery);
+    if (r)
+        p = (const struct person *)table_find(&r->people, subject);
+    if (p && !broken)
+        faces = malloc((size_t)p->n_faces * sizeof(*faces));
+    if (faces) {
+        *n = p->n_faces;
+        memcpy(faces, p->faces, (size_t)*n * sizeof(*faces));
+        b->person = p;
+        *snap = r->snap;
+        atomic_fetch_add_explicit(&r->snap->refs, 1, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&g->lock);
+    if (broken)
+        is_broken(err);
+    else if (!p)
+        error_set(err, ERR_NO_SUBJECT,
+                  "subject %s in gallery %s: no enrolled face", subject,
+                  gallery);
+    else if (!faces)
+        error_set(err, ERR_NOMEM, "gallery: out of memory");
+    return faces;
+}
+
+int gallery_subject(struct gallery *g, const char *gallery, const char *subject,
+                    const float *query, struct gallery_hit *hit,
+                    struct error *err)
+{
+    struct best best = {.distance = INFINITY};
+    struct snapshot *snap = NULL;
+    int64_t *faces;
+    int n = 0, span, row;
+
+    if (check_query(g, query, err) < 0)
+        return -1;
+    faces = take_faces(g, gallery, subject, &snap, &best, &n, err);
+    if (!faces)
+        return -1;
+    for (int i = 0; i < n; i++) {
+        float distance;
+        if (!gallery_find_face(snap, faces[i], &span, &row))
+            continue;
+        distance = distance_l2(
+            query, snap->spans[span].chunk->rows + (size_t)row * (size_t)g->dim,
+            (size_t)g->dim);
+        if (nearer(distance, faces[i], &best)) {
+            best.distance = distance;
+            best.face = faces[i];
+        }
+    }
+    pthread_mutex_lock(&g->lock);
+    fill(hit, &best);
+    pthread_mutex_unlock(&g->lock);
+    gallery_snapshot_drop(snap);
+    free(faces);
+    return 0;
+}
+
+/* --- following a store ---------------------------------------------- */
+static void refuse(struct gallery *g)
+{
+    pthread_mutex_lock(&g->lock);
+    g->n_refused++;
+    pthread_mutex_unlock(&g->lock);
+}
+
+static void on_change(void *ctx, const struct store_change *c)
+{
+    struct gallery *g = ctx;
+
+    switch (c->kind) {
+    case STORE_CHANGE_FACE_ADDED:
+        if (strcmp(c->model_id, g->model_id) == 0 &&
+            (c->dim != g->dim || gallery_add(g, c->gallery, c->subject, c->name,
+                                             c->face, c->embedding, NULL) < 0))
+            refuse(g);
+        break;
+    case STORE_CHANGE_FACE_REMOVED:
+        gallery_remove_face(g, c->face, NULL);
+        break;
+    case STORE_CHANGE_SUBJECT_REMOVED:
+        gallery_remove_subject(g, c->gallery, c->subject, NULL);
+        break;
+    case STORE_CHANGE_SUBJECT_RENAMED:
+        gallery_rename(g, c->gallery, c->subject, c->name, NULL);
+        break;
+    case STORE_CHANGE_GALLERY_REMOVED:
+        gallery_remove_all(g, c->gallery, NULL);
+        break;
+    }
+}
+
+struct loading {
+    struct gallery *g;
+    struct error err;
+};
+
+static bool on_embedding(void *ctx, int64_t face, const char *gallery,
+                         const char *subject, const char *name,
+                         const float *embedding, int dim)
+{
+    struct loading *l = ctx;
+
+    if (embedding && dim == l->g->dim &&
+        gallery_add(l->g, gallery, subject, name, face, embedding, &l->err) ==
+            0)
+        return true;
+    if (l->err.code == ERR_NOMEM)
+        return false;
+    l->err = (struct error){0};
+    refuse(l->g);
+    return true;
+}
+
+int gallery_load(struct gallery *g, struct store *s, struct error *err)
+{
+    struct loading l = {.g = g};
+
+    /* Changes first: what is committed before the rows are read is in them
+     * again, and adding it twice does nothing. */
+    if (store_watch(s, on_change, g, err) < 0)
+        return -1;
+    pthread_mutex_lock(&g->write);
+    gallery_empty(g);
+    pthread_mutex_unlock(&g->write);
+    if (store_embeddings(s, g->model_id, on_embedding, &l, err) < 0)
+        return -1;
+    if (l.err.code == ERR_NONE)
+        return 0;
+    if (err)
+        *err = l.err;
+    return -1;
+}

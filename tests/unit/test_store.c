@@ -1,0 +1,1163 @@
+/* tests/unit/test_store.c - the record: what is answered is stored, what is
+ * erased is gone, and damage, a full disk, a failing sync and a killed
+ * process are survived. The disk's faults are made here: this program's own
+ * pwrite, fdatasync and ftruncate stand before the C library's. Some tests
+ * start this program again as another process (main, below). */
+#include "store/store_priv.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/face/distance.h"
+
+enum {
+    DIM = 128
+};
+#define MODEL "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+extern char **environ;
+static char dir[128];
+
+/* --- a disk with faults --------------------------------------------- */
+static atomic_bool disk_full;  /* files do not grow while the ballast is */
+static atomic_bool sync_fails; /* fdatasync says EIO */
+static atomic_bool die_at_truncate;
+static atomic_int n_syncs_failed;
+
+static bool may_grow(int fd, off_t end)
+{
+    char path[160];
+    struct stat st;
+
+    if (!atomic_load(&disk_full) || fstat(fd, &st) < 0 || end <= st.st_size)
+        return true;
+    snprintf(path, sizeof(path), "%s/ballast", dir);
+    return access(path, F_OK) != 0 && atomic_load(&disk_full);
+}
+
+ssize_t pwrite64(int fd, const void *buf, size_t n, off64_t at)
+{
+    if (!may_grow(fd, at + (off_t)n)) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return syscall(SYS_pwrite64, fd, buf, n, at);
+}
+
+ssize_t pwrite(int fd, const void *buf, size_t n, off_t at)
+{
+    return pwrite64(fd, buf, n, at);
+}
+
+int posix_fallocate64(int fd, off64_t at, off64_t n)
+{
+    if (atomic_load(&disk_full))
+        return ENOSPC;
+    return syscall(SYS_fallocate, fd, 0, at, n) < 0 ? errno : 0;
+}
+
+int posix_fallocate(int fd, off_t at, off_t n)
+{
+    return posix_fallocate64(fd, at, n);
+}
+
+int fdatasync(int fd)
+{
+    if (atomic_load(&sync_fails)) {
+        atomic_fetch_add(&n_syncs_failed, 1);
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+    return fdatasync(fd);
+}
+
+int ftruncate64(int fd, off64_t n)
+{
+    if (atomic_load(&die_at_truncate))
+        kill(getpid(), SIGKILL);
+    return (int)syscall(SYS_ftruncate, fd, n);
+}
+
+int ftruncate(int fd, off_t n)
+{
+    return ftruncate64(fd, n);
+}
+
+/* --- helpers -------------------------------------------------------- */
+static void fill(float *v, unsigned seed)
+{
+    for (int i = 0; i < DIM; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        v[i] = (float)(int)(seed >> 8) / 8388608.0f - 1.0f;
+    }
+    assert_true(distance_normalise(v, DIM));
+}
+
+static struct store *open_with(const struct store_options *more)
+{
+    struct store_options opt = more ? *more : (struct store_options){0};
+    struct error err = {0};
+    struct store *s;
+
+    opt.dir = dir;
+    s = store_open(&opt, &err);
+    if (!s)
+        fail_msg("store_open: %s", err.text);
+    return s;
+}
+
+static enum error_code open_error(char *text)
+{
+    struct store_options opt = {.dir = dir};
+    struct error err = {0};
+    struct store *s = store_open(&opt, &err);
+
+    if (s) {
+        store_close(s);
+        return ERR_NONE;
+    }
+    assert_true(err.text[0] != '\0');
+    if (text)
+        strcpy(text, err.text);
+    return err.code;
+}
+
+static const uint8_t jpeg[] = "\xff\xd8 the pixels of a crop, as a pattern";
+
+static int try_enroll(struct store *s, const char *gallery, const char *subject,
+                      unsigned seed, int64_t *id, struct error *err)
+{
+    float v[DIM];
+    struct store_new_face f = {.box = {1, 2, 3, 4},
+                               .score = 0.5f,
+                               .embedding = v,
+                               .dim = DIM,
+                               .crop = jpeg,
+                               .len_crop = sizeof(jpeg),
+                               .crop_box = {5, 6, 7, 8},
+                               .crop_points = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}};
+    struct store_enroll e = {.gallery = gallery,
+                             .subject = subject,
+                             .model_id = MODEL,
+                             .faces = &f,
+                             .n_faces = 1};
+
+    fill(v, seed);
+    return store_enroll(s, &e, id, NULL, NULL, err);
+}
+
+static int64_t enroll(struct store *s, const char *gallery, const char *subject,
+                      unsigned seed)
+{
+    struct error err = {0};
+    int64_t id = 0;
+
+    if (try_enroll(s, gallery, subject, seed, &id, &err) < 0)
+        fail_msg("store_enroll: %s", err.text);
+    assert_true(id > 0);
+    return id;
+}
+
+static int clean(void **state)
+{
+    struct dirent *e;
+    DIR *d = opendir(dir);
+    char path[512];
+
+    (void)state;
+    disk_full = sync_fails = false;
+    while (d && (e = readdir(d))) {
+        if (e->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+        unlink(path);
+    }
+    if (d)
+        closedir(d);
+    chmod(dir, 0700);
+    return 0;
+}
+
+/* How many of the directory's files hold these bytes. */
+static int n_files_with(const void *bytes, size_t len)
+{
+    struct dirent *e;
+    DIR *d = opendir(dir);
+    int n = 0;
+
+    assert_non_null(d);
+    while ((e = readdir(d))) {
+        char path[512];
+        struct stat st;
+        uint8_t *data;
+        int fd;
+        snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+        if (e->d_name[0] == '.' || stat(path, &st) < 0 || st.st_size == 0)
+            continue;
+        data = malloc((size_t)st.st_size);
+        fd = open(path, O_RDONLY);
+        assert_int_equal(read(fd, data, (size_t)st.st_size), st.st_size);
+        close(fd);
+        n += memmem(data, (size_t)st.st_size, bytes, len) != NULL;
+        free(data);
+    }
+    closedir(d);
+    return n;
+}
+
+/* This program again, in another role; its standard output in *out. */
+static pid_t spawn_self(const char *role, int *out)
+{
+    posix_spawn_file_actions_t actions;
+    char *argv[] = {(char *)"test_store", (char *)role, dir, NULL};
+    int fds[2];
+    pid_t pid;
+
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, fds[1], 1);
+    assert_int_equal(
+        posix_spawn(&pid, "/proc/self/exe", &actions, NULL, argv, environ), 0);
+    posix_spawn_file_actions_destroy(&actions);
+    close(fds[1]);
+    if (out)
+        *out = fds[0];
+    else
+        close(fds[0]);
+    return pid;
+}
+
+static int wait_for(pid_t pid)
+{
+    int status;
+
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return status;
+}
+
+/* --- ids and fields ------------------------------------------------- */
+static void test_ids(void **state)
+{
+    char long_id[STORE_ID_MAX + 2];
+
+    (void)state;
+    memset(long_id, 'a', sizeof(long_id));
+    long_id[STORE_ID_MAX + 1] = '\0';
+    assert_false(store_id_valid(long_id));
+    long_id[STORE_ID_MAX] = '\0';
+    assert_true(store_id_valid(long_id));
+    assert_true(store_id_valid("a"));
+    assert_true(store_id_valid("0.-_Z"));
+    assert_false(store_id_valid(NULL));
+    assert_false(store_id_valid(""));
+    assert_false(store_id_valid(".a"));
+    assert_false(store_id_valid("_a"));
+    assert_false(store_id_valid("a b"));
+    assert_false(store_id_valid("a/b"));
+    assert_false(store_id_valid("a[0]"));
+    assert_false(store_id_valid("caf\xc3\xa9"));
+    assert_false(store_id_valid("a\n"));
+}
+
+static void expect_refused(struct store *s, const struct store_enroll *e,
+                           enum error_code code, const char *word)
+{
+    struct error err = {0};
+    struct store_stats st;
+    int64_t ids[4];
+
+    assert_int_equal(store_enroll(s, e, ids, NULL, NULL, &err), -1);
+    assert_int_equal(err.code, code);
+    if (!strstr(err.text, word))
+        fail_msg("\"%s\" does not name %s", err.text, word);
+    assert_int_equal(store_stats(s, &st, NULL), 0);
+    assert_int_equal(st.n_subjects, 0);
+    assert_int_equal(st.n_galleries, 0);
+}
+
+static void test_fields(void **state)
+{
+    struct store *s = open_with(NULL);
+    char name300[301];
+    float v[DIM], bad[DIM];
+    struct store_new_face f = {.embedding = v, .dim = DIM};
+    struct store_new_face bad_face = {.embedding = bad, .dim = DIM};
+    const struct store_enroll good = {.gallery = "g",
+                                      .subject = "s",
+                                      .model_id = MODEL,
+                                      .faces = &f,
+                                      .n_faces = 1};
+    struct store_enroll e = good;
+
+    (void)state;
+    fill(v, 1);
+    memset(name300, 'x', 300);
+    name300[300] = '\0';
+    e.name = name300;
+    expect_refused(s, &e, ERR_BAD_FIELD, "name");
+    e.name = "\xc3(";
+    expect_refused(s, &e, ERR_BAD_FIELD, "name");
+    e.name = "\xed\xa0\x80";
+    expect_refused(s, &e, ERR_BAD_FIELD, "name");
+    e = good;
+    e.metadata = "[1]";
+    expect_refused(s, &e, ERR_BAD_FIELD, "metadata");
+    e.metadata = "{\"a\":";
+    expect_refused(s, &e, ERR_BAD_FIELD, "metadata");
+    e = good;
+    e.subject = "a b";
+    expect_refused(s, &e, ERR_BAD_FIELD, "subject");
+    e = good;
+    e.gallery = "";
+    expect_refused(s, &e, ERR_BAD_FIELD, "gallery");
+    e = good;
+    e.model_id = "abc";
+    expect_refused(s, &e, ERR_BAD_FIELD, "model");
+    e = good;
+    e.n_faces = STORE_FACES_MAX + 1;
+    expect_refused(s, &e, ERR_BAD_FIELD, "faces");
+    e = good;
+    fill(bad, 2);
+    memset(&bad[7], 0xff, sizeof(float)); /* NaN */
+    e.faces = &bad_face;
+    expect_refused(s, &e, ERR_BAD_FIELD, "face 1");
+    f.crop = jpeg;
+    f.len_crop = STORE_CROP_MAX + 1;
+    e = good;
+    expect_refused(s, &e, ERR_TOO_LARGE, "face 1");
+    f.crop = NULL;
+    f.dim = 0;
+    expect_refused(s, &e, ERR_BAD_FIELD, "face 1");
+    f.dim = DIM;
+    e.idem_key = "k";
+    expect_refused(s, &e, ERR_BAD_FIELD, "idempotency");
+    store_close(s);
+}
+
+/* --- subjects and faces --------------------------------------------- */
+static void test_subjects(void **state)
+{
+    static const char name[] =
+        "Zo\xc3\xab [Q/A] \xe5\x90\x8d\xe5\x89\x8d \"x\"";
+    struct store *s = open_with(NULL);
+    struct store_subject sub, *list;
+    struct store_enroll e = {.gallery = "g",
+                             .subject = "anna",
+                             .name = name,
+                             .metadata = "{\"dept\":\"[7]\"}",
+                             .model_id = MODEL};
+    struct error err = {0};
+    bool created = false, replayed = true;
+    int n;
+
+    (void)state;
+    assert_int_equal(store_enroll(s, &e, NULL, &created, &replayed, &err), 0);
+    assert_true(created);
+    assert_false(replayed);
+    enroll(s, "g", "anna", 1);
+    enroll(s, "g", "bob", 2);
+    enroll(s, "h", "anna", 3);
+    assert_int_equal(store_subject_get(s, "g", "anna", &sub, &err), 0);
+    assert_string_equal(sub.name, name);
+    assert_string_equal(sub.metadata, e.metadata);
+    assert_string_equal(sub.gallery, "g");
+    assert_int_equal(sub.n_faces, 1);
+    assert_true(sub.created_s > 1600000000);
+    store_subject_fini(&sub);
+
+    assert_int_equal(store_subject_update(s, "g", "anna", "A", NULL, &err), 0);
+    assert_int_equal(store_subject_get(s, "g", "anna", &sub, &err), 0);
+    assert_string_equal(sub.name, "A");
+    assert_non_null(sub.metadata);
+    store_subject_fini(&sub);
+    assert_int_equal(store_subject_update(s, "g", "anna", "", "", &err), 0);
+    assert_int_equal(store_subject_get(s, "g", "anna", &sub, &err), 0);
+    assert_string_equal(sub.name, "");
+    assert_null(sub.metadata);
+    store_subject_fini(&sub);
+    assert_int_equal(store_subject_update(s, "g", "anna", NULL, "3", &err), -1);
+    assert_int_equal(err.code, ERR_BAD_FIELD);
+    assert_int_equal(store_subject_update(s, "g", "eve", "E", NULL, &err), -1);
+    assert_int_equal(err.code, ERR_NO_SUBJECT);
+    assert_int_equal(store_subject_get(s, "g", "eve", &sub, &err), -1);
+    assert_int_equal(err.code, ERR_NO_SUBJECT);
+
+    assert_int_equal(store_subject_list(s, "g", "", 10, &list, &n, &err), 0);
+    assert_int_equal(n, 2);
+    assert_string_equal(list[0].id, "anna");
+    assert_string_equal(list[1].id, "bob");
+    store_subjects_free(list, n);
+    assert_int_equal(store_subject_list(s, "g", "anna", 1, &list, &n, &err), 0);
+    assert_int_equal(n, 1);
+    assert_string_equal(list[0].id, "bob");
+    store_subjects_free(list, n);
+    assert_int_equal(store_subject_list(s, "none", NULL, 5, &list, &n, &err),
+                     0);
+    assert_int_equal(n, 0);
+    store_subjects_free(list, n);
+    assert_int_equal(store_subject_list(s, "g", "", 0, &list, &n, &err), -1);
+    assert_int_equal(err.code, ERR_BAD_FIELD);
+
+    assert_int_equal(store_subject_remove(s, "g", "anna", &n, &err), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(store_subject_remove(s, "g", "anna", &n, &err), -1);
+    assert_int_equal(err.code, ERR_NO_SUBJECT);
+    assert_int_equal(store_subject_get(s, "h", "anna", &sub, &err), 0);
+    store_subject_fini(&sub);
+    store_close(s);
+}
+
+static void test_faces(void **state)
+{
+    struct store *s = open_with(NULL);
+    struct store_face f, *list;
+    struct error err = {0};
+    float box[4], points[10];
+    uint8_t *crop;
+    size_t len;
+    int64_t a = enroll(s, "g", "anna", 1), b = enroll(s, "g", "anna", 2), c;
+    int n;
+
+    (void)state;
+    assert_int_equal(store_face_get(s, a, &f, &err), 0);
+    assert_int_equal(f.id, a);
+    assert_string_equal(f.gallery, "g");
+    assert_string_equal(f.subject, "anna");
+    assert_true(f.has_crop && f.box[3] == 4 && f.score == 0.5f);
+    assert_int_equal(store_face_list(s, "g", "anna", 0, 10, &list, &n, &err),
+                     0);
+    assert_int_equal(n, 2);
+    assert_true(list[0].id == a && list[1].id == b);
+    free(list);
+    assert_int_equal(store_face_list(s, "g", "anna", a, 10, &list, &n, &err),
+                     0);
+    assert_int_equal(n, 1);
+    free(list);
+    assert_int_equal(store_face_list(s, "g", "x", 0, 10, &list, &n, &err), -1);
+    assert_int_equal(err.code, ERR_NO_SUBJECT);
+    assert_int_equal(store_face_crop(s, a, &crop, &len, box, points, &err), 0);
+    assert_int_equal(len, sizeof(jpeg));
+    assert_memory_equal(crop, jpeg, len);
+    assert_true(box[3] == 8 && points[9] == 10);
+    free(crop);
+
+    assert_int_equal(store_face_remove(s, b, &f, &err), 0);
+    assert_string_equal(f.subject, "anna");
+    assert_int_equal(store_face_get(s, b, &f, &err), -1);
+    assert_int_equal(err.code, ERR_NO_FACE_ID);
+    assert_int_equal(store_face_remove(s, b, &f, &err), -1);
+    assert_int_equal(err.code, ERR_NO_FACE_ID);
+    assert_int_equal(store_face_crop(s, b, &crop, &len, box, points, &err), -1);
+    assert_int_equal(err.code, ERR_NO_FACE_ID);
+    store_close(s);
+    s = open_with(NULL);
+    c = enroll(s, "g", "anna", 3);
+    assert_true(c > b); /* never used again, restart or not */
+    store_close(s);
+}
+
+static void test_galleries(void **state)
+{
+    struct store *s = open_with(NULL);
+    struct store_gallery g, *list;
+    struct error err = {0};
+    char id[16];
+    int n;
+
+    (void)state;
+    for (int i = 0; i < 300; i++) {
+        snprintf(id, sizeof(id), "p%d", i);
+        enroll(s, "big", id, (unsigned)i);
+    }
+    enroll(s, "small", "p", 1);
+    assert_int_equal(store_gallery_list(s, "", 10, &list, &n, &err), 0);
+    assert_int_equal(n, 2);
+    assert_string_equal(list[0].id, "big");
+    assert_int_equal(list[0].n_subjects, 300);
+    assert_int_equal(list[0].n_faces, 300);
+    free(list);
+    assert_int_equal(store_gallery_list(s, "big", 10, &list, &n, &err), 0);
+    assert_int_equal(n, 1);
+    free(list);
+    assert_int_equal(store_gallery_get(s, "small", &g, &err), 0);
+    assert_int_equal(g.n_faces, 1);
+    assert_int_equal(store_gallery_get(s, "none", &g, &err), -1);
+    assert_int_equal(err.code, ERR_NO_GALLERY);
+    assert_int_equal(store_gallery_remove(s, "big", &n, &err), 0);
+    assert_int_equal(n, 300);
+    assert_int_equal(store_gallery_remove(s, "big", &n, &err), -1);
+    assert_int_equal(err.code, ERR_NO_GALLERY);
+    assert_int_equal(store_gallery_list(s, "", 10, &list, &n, &err), 0);
+    assert_int_equal(n, 1);
+    free(list);
+    store_close(s);
+}
+
+static void test_quota_and_model(void **state)
+{
+    struct store_options opt = {.max_faces_per_subject = 2};
+    struct store *s = open_with(&opt);
+    struct error err = {0};
+    float v[DIM];
+    struct store_new_face f = {.embedding = v, .dim = 64};
+    struct store_enroll e = {.gallery = "g",
+                             .subject = "b",
+                             .model_id = MODEL,
+                             .faces = &f,
+                             .n_faces = 1};
+    int64_t id;
+
+    (void)state;
+    enroll(s, "g", "a", 1);
+    enroll(s, "g", "a", 2);
+    assert_int_equal(try_enroll(s, "g", "a", 3, &id, &err), -1);
+    assert_int_equal(err.code, ERR_QUOTA);
+    fill(v, 1);
+    assert_int_equal(store_enroll(s, &e, &id, NULL, NULL, &err), -1);
+    assert_int_equal(err.code, ERR_CONFLICT); /* another size of embedding */
+    store_close(s);
+}
+
+static void test_idempotency(void **state)
+{
+    struct store *s = open_with(NULL);
+    struct error err = {0};
+    uint8_t h1[CRYPTO_SHA256_LEN] = {1}, h2[CRYPTO_SHA256_LEN] = {2};
+    float v[DIM];
+    struct store_new_face f[2] = {{.embedding = v, .dim = DIM},
+                                  {.embedding = v, .dim = DIM}};
+    struct store_enroll e = {.gallery = "g",
+                             .subject = "a",
+                             .model_id = MODEL,
+                             .faces = f,
+                             .n_faces = 2,
+                             .idem_key = "key-1",
+                             .request_sha256 = h1};
+    int64_t first[2], again[2] = {0};
+    struct store_stats st;
+    bool created, replayed;
+
+    (void)state;
+    fill(v, 1);
+    assert_int_equal(store_enroll(s, &e, first, &created, &replayed, &err), 0);
+    assert_true(created && !replayed);
+    store_close(s);
+    s = open_with(NULL);
+    assert_int_equal(store_enroll(s, &e, again, &created, &replayed, &err), 0);
+    assert_true(created && replayed);
+    assert_memory_equal(first, again, sizeof(first));
+    assert_int_equal(store_stats(s, &st, NULL), 0);
+    assert_int_equal(st.n_faces, 2);
+    e.request_sha256 = h2;
+    assert_int_equal(store_enroll(s, &e, again, NULL, NULL, &err), -1);
+    assert_int_equal(err.code, ERR_IDEMPOTENCY);
+    e.request_sha256 = h1;
+    e.n_faces = 1;
+    assert_int_equal(store_enroll(s, &e, again, NULL, NULL, &err), -1);
+    assert_int_equal(err.code, ERR_IDEMPOTENCY);
+    e.n_faces = 2;
+    e.idem_key = "key-2";
+    assert_int_equal(store_enroll(s, &e, again, &created, &replayed, &err), 0);
+    assert_true(!created && !replayed && again[0] > first[1]);
+    store_close(s);
+}
+
+struct seen {
+    int n;
+    unsigned seeds[3];
+    int64_t last;
+};
+
+static bool see(void *ctx, int64_t face, const char *gallery,
+                const char *subject, const char *name, const float *embedding,
+                int dim)
+{
+    struct seen *seen = ctx;
+    float v[DIM];
+
+    assert_true(face > seen->last && dim == DIM);
+    assert_string_equal(gallery, "g");
+    assert_string_equal(subject, "a");
+    assert_string_equal(name, "");
+    fill(v, seen->seeds[seen->n++]);
+    assert_memory_equal(v, embedding, sizeof(v));
+    seen->last = face;
+    return seen->n < 3;
+}
+
+static void test_embeddings(void **state)
+{
+    static const char other[] =
+        "ff112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+    struct store *s = open_with(NULL);
+    struct seen seen = {.seeds = {7, 8, 9}};
+    struct error err = {0};
+    int64_t n;
+
+    (void)state;
+    for (unsigned i = 7; i < 11; i++)
+        enroll(s, "g", "a", i);
+    assert_int_equal(store_embeddings(s, MODEL, see, &seen, &err), 0);
+    assert_int_equal(seen.n, 3); /* stopped */
+    seen.n = 0;
+    assert_int_equal(store_embeddings(s, other, see, &seen, &err), 0);
+    assert_int_equal(seen.n, 0);
+    assert_int_equal(store_missing_embeddings(s, MODEL, &n, &err), 0);
+    assert_int_equal(n, 0);
+    assert_int_equal(store_missing_embeddings(s, other, &n, &err), 0);
+    assert_int_equal(n, 4);
+    assert_int_equal(store_embeddings(s, "x", see, &seen, &err), -1);
+    assert_int_equal(err.code, ERR_BAD_FIELD);
+    store_close(s);
+}
+
+static void test_sealed_crop(void **state)
+{
+    const uint8_t key[CRYPTO_KEY_LEN] = {1}, wrong[CRYPTO_KEY_LEN] = {2};
+    struct store_options opt = {.crop_key = key};
+    struct store *s = open_with(&opt);
+    struct error err = {0};
+    int64_t id = enroll(s, "g", "a", 1);
+    uint8_t *crop;
+    size_t len;
+
+    (void)state;
+    assert_int_equal(store_face_crop(s, id, &crop, &len, NULL, NULL, &err), 0);
+    assert_int_equal(len, sizeof(jpeg));
+    assert_memory_equal(crop, jpeg, len);
+    free(crop);
+    store_close(s);
+    assert_int_equal(n_files_with(jpeg, sizeof(jpeg)), 0);
+    opt.crop_key = wrong;
+    s = open_with(&opt);
+    assert_int_equal(store_face_crop(s, id, &crop, &len, NULL, NULL, &err), -1);
+    assert_int_equal(err.code, ERR_STORAGE);
+    assert_null(crop);
+    store_close(s);
+    s = open_with(NULL);
+    assert_int_equal(store_face_crop(s, id, &crop, &len, NULL, NULL, &err), -1);
+    assert_int_equal(err.code, ERR_STORAGE);
+    store_close(s);
+}
+
+/* --- erasure -------------------------------------------------------- */
+static void test_erasure_leaves_nothing(void **state)
+{
+    struct store *s = open_with(NULL);
+    struct error err = {0};
+    float v[DIM];
+    struct store_face f;
+    int64_t id;
+    int n;
+
+    (void)state;
+    for (unsigned i = 0; i < 40; i++)
+        enroll(s, "g", "other", 100 + i);
+    fill(v, 1);
+    id = enroll(s, "g", "anna", 1);
+    assert_true(n_files_with(v, sizeof(v)) > 0); /* the scan does find it */
+    assert_int_equal(store_face_remove(s, id, &f, &err), 0);
+    assert_int_equal(n_files_with(v, sizeof(v)), 0);
+    enroll(s, "g", "anna", 1);
+    assert_true(n_files_with(v, sizeof(v)) > 0);
+    assert_int_equal(store_subject_remove(s, "g", "anna", &n, &err), 0);
+    assert_int_equal(n_files_with(v, sizeof(v)), 0);
+    assert_int_equal(n_files_with(v, 64), 0);
+    assert_true(n_files_with(jpeg, sizeof(jpeg)) > 0); /* other's */
+    assert_int_equal(store_gallery_remove(s, "g", &n, &err), 0);
+    assert_int_equal(n, 40);
+    assert_int_equal(n_files_with(jpeg, sizeof(jpeg)), 0);
+    store_close(s);
+}
+
+static void test_erasure_cut_short(void **state)
+{
+    struct store *s;
+    struct store_subject sub;
+    struct error err = {0};
+    float v[DIM];
+    int status;
+
+    (void)state;
+    fill(v, 1);
+    status = wait_for(spawn_self("die-erasing", NULL));
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_true(n_files_with(v, sizeof(v)) > 0);
+    s = open_with(NULL);
+    assert_int_equal(n_files_with(v, sizeof(v)), 0);
+    assert_int_equal(store_subject_get(s, "g", "anna", &sub, &err), -1);
+    assert_int_equal(err.code, ERR_NO_SUBJECT);
+    store_close(s);
+}
+
+/* --- faults --------------------------------------------------------- */
+static void test_disk_full(void **state)
+{
+    struct store *s = open_with(NULL);
+    struct store_subject sub;
+    struct error err = {0};
+    float v[DIM];
+    int64_t id;
+    int n = 0, n_ok = 0;
+
+    (void)state;
+    enroll(s, "g", "anna", 1);
+    disk_full = true;
+    while (n_ok < 2000 &&
+           try_enroll(s, "g", "bob", (unsigned)n_ok + 2, &id, &err) == 0)
+        n_ok++;
+    assert_true(n_ok < 248);
+    assert_int_equal(err.code, ERR_STORAGE_FULL);
+    assert_int_equal(store_subject_get(s, "g", "anna", &sub, &err), 0);
+    store_subject_fini(&sub);
+    assert_false(store_failed(s));
+    fill(v, 1);
+    if (store_subject_remove(s, "g", "anna", &n, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(n_files_with(v, sizeof(v)), 0);
+    assert_int_equal(try_enroll(s, "g", "eve", 9, &id, &err), -1);
+    assert_int_equal(err.code, ERR_STORAGE_FULL);
+    disk_full = false; /* recovers without a restart */
+    enroll(s, "g", "eve", 9);
+    store_close(s);
+    s = open_with(NULL);
+    assert_int_equal(store_subject_get(s, "g", "eve", &sub, &err), 0);
+    store_subject_fini(&sub);
+    store_close(s);
+}
+
+static void test_sync_failure(void **state)
+{
+    struct store *s = open_with(NULL);
+    struct store_subject sub;
+    struct error err = {0};
+    int64_t id;
+    int n;
+
+    (void)state;
+    enroll(s, "g", "anna", 1);
+    sync_fails = true;
+    n_syncs_failed = 0;
+    assert_int_equal(try_enroll(s, "g", "bob", 2, &id, &err), -1);
+    assert_int_equal(err.code, ERR_OUTCOME_UNKNOWN);
+    assert_true(store_failed(s));
+    sync_fails = false; /* the kernel would say "done" now: not believed */
+    n = n_syncs_failed;
+    assert_true(n > 0);
+    assert_int_equal(try_enroll(s, "g", "eve", 3, &id, &err), -1);
+    assert_int_equal(err.code, ERR_STORAGE);
+    assert_int_equal(store_subject_remove(s, "g", "anna", NULL, &err), -1);
+    assert_int_equal(store_subject_get(s, "g", "anna", &sub, &err), 0);
+    store_subject_fini(&sub);
+    assert_true(store_alive(s, 5000));
+    store_close(s);
+    s = open_with(NULL);
+    assert_false(store_failed(s));
+    assert_int_equal(store_subject_get(s, "g", "anna", &sub, &err), 0);
+    store_subject_fini(&sub);
+    assert_int_equal(store_subject_get(s, "g", "eve", &sub, &err), -1);
+    store_close(s);
+}
+
+static void flip(const char *file, off_t at, int n)
+{
+    char path[160];
+    uint8_t buf[4096];
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/%s", dir, file);
+    fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, buf, (size_t)n, at), n);
+    for (int i = 0; i < n; i++)
+        buf[i] ^= 0x5a;
+    assert_int_equal(pwrite(fd, buf, (size_t)n, at), n);
+    close(fd);
+}
+
+static void test_damage(void **state)
+{
+    struct store *s = open_with(NULL);
+    char text[256];
+
+    (void)state;
+    for (unsigned i = 0; i < 100; i++)
+        enroll(s, "g", "a", i);
+    store_close(s);
+    flip("facenetd.db", 0, 16);
+    assert_int_equal(open_error(text), ERR_STORAGE);
+    assert_non_null(strstr(text, "facenetd.db"));
+    flip("facenetd.db", 0, 16);
+    flip("facenetd.db", 60, 4); /* user_version */
+    assert_int_equal(open_error(text), ERR_STORAGE);
+    flip("facenetd.db", 60, 4);
+    flip("facenetd.db", 68, 4); /* application_id */
+    assert_int_equal(open_error(text), ERR_STORAGE);
+    flip("facenetd.db", 68, 4);
+    assert_int_equal(open_error(text), ERR_NONE);
+    for (int page = 1; page < 12; page++) {
+        flip("facenetd.db", page * 4096, 64);
+        assert_int_equal(open_error(text), ERR_STORAGE);
+        flip("facenetd.db", page * 4096, 64);
+    }
+    assert_int_equal(open_error(text), ERR_NONE);
+}
+
+/* --- the data directory --------------------------------------------- */
+static void test_directory(void **state)
+{
+    struct store_options opt = {.dir = "/proc/none/here"};
+    struct error err = {0};
+    struct store *s;
+    struct stat st;
+    char path[160];
+
+    (void)state;
+    assert_null(store_open(&opt, &err));
+    assert_int_equal(err.code, ERR_FILE);
+    assert_non_null(strstr(err.text, "/proc/none/here"));
+    opt.dir = "/dev/null";
+    assert_null(store_open(&opt, &err));
+    assert_int_equal(err.code, ERR_FILE);
+    opt.dir = "";
+    assert_null(store_open(&opt, &err));
+    assert_int_equal(err.code, ERR_FILE);
+    s = open_with(NULL);
+    enroll(s, "g", "a", 1);
+    snprintf(path, sizeof(path), "%s/facenetd.db", dir);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    snprintf(path, sizeof(path), "%s/facenetd.db-wal", dir);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    snprintf(path, sizeof(path), "%s/facenetd.db-shm", dir);
+    assert_int_equal(access(path, F_OK), -1);
+    store_close(s);
+}
+
+static void test_link_refused(void **state)
+{
+    char path[160], target[160];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/facenetd.db", dir);
+    snprintf(target, sizeof(target), "%s/elsewhere", dir);
+    assert_int_equal(symlink(target, path), 0);
+    assert_int_equal(open_error(NULL), ERR_FILE);
+    assert_int_equal(access(target, F_OK), -1);
+}
+
+static void test_second_open(void **state)
+{
+    struct store *s = open_with(NULL);
+    char text[256], pid[32];
+    int status;
+
+    (void)state;
+    assert_int_equal(open_error(text), ERR_LOCKED);
+    snprintf(pid, sizeof(pid), "%d", (int)getpid());
+    assert_non_null(strstr(text, pid));
+    assert_non_null(strstr(text, dir));
+    status = wait_for(spawn_self("open", NULL));
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), ERR_LOCKED);
+    enroll(s, "g", "a", 1); /* the first is as it was */
+    store_close(s);
+    status = wait_for(spawn_self("open", NULL));
+    assert_int_equal(WEXITSTATUS(status), ERR_NONE);
+}
+
+static void test_read_only(void **state)
+{
+    int status;
+
+    (void)state;
+    store_close(open_with(NULL));
+    chmod(dir, 0555);
+    status = wait_for(spawn_self("open-as-nobody", NULL));
+    chmod(dir, 0700);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), ERR_FILE);
+}
+
+/* --- versions ------------------------------------------------------- */
+static const char *schema_text(void)
+{
+    static const char schema[] =
+#include "schema.h"
+        ;
+    return schema;
+}
+
+static void test_versions(void **state)
+{
+    struct store_options opt = {.dir = dir};
+    const char *steps[] = {schema_text(),
+                           "ALTER TABLE subject ADD COLUMN extra TEXT"};
+    const char *bad[] = {schema_text(),
+                         "ALTER TABLE subject ADD COLUMN extra TEXT;"
+                         "ALTER TABLE none ADD COLUMN extra TEXT"};
+    struct error err = {0};
+    struct store_subject sub;
+    struct store *s = open_with(NULL);
+    char path[160], text[256];
+
+    (void)state;
+    enroll(s, "g", "a", 1);
+    store_close(s);
+    /* A step that fails leaves the old version, whole. */
+    assert_null(store_open_steps(&opt, bad, 2, &err));
+    assert_int_equal(err.code, ERR_STORAGE);
+    snprintf(path, sizeof(path), "%s/facenetd.db.v1.bak", dir);
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(open_error(NULL), ERR_NONE);
+    s = store_open_steps(&opt, steps, 2, &err);
+    if (!s)
+        fail_msg("%s", err.text);
+    assert_int_equal(store_subject_get(s, "g", "a", &sub, &err), 0);
+    store_subject_fini(&sub);
+    enroll(s, "g", "a", 2);
+    store_close(s);
+    assert_int_equal(open_error(text), ERR_STORAGE);
+    assert_non_null(strstr(text, "newer"));
+    /* The backup is the old version. */
+    snprintf(text, sizeof(text), "%s/facenetd.db", dir);
+    assert_int_equal(rename(path, text), 0);
+    s = open_with(NULL);
+    assert_int_equal(store_subject_get(s, "g", "a", &sub, &err), 0);
+    assert_int_equal(sub.n_faces, 1);
+    store_subject_fini(&sub);
+    store_close(s);
+}
+
+/* --- many threads --------------------------------------------------- */
+enum {
+    THREADS = 8,
+    PER_THREAD = 60
+};
+
+struct worker {
+    struct store *s;
+    int index, n_failed;
+    pthread_t thread;
+};
+
+static void *work(void *arg)
+{
+    struct worker *w = arg;
+    char id[32];
+    int64_t face;
+
+    for (int i = 0; i < PER_THREAD; i++) {
+        snprintf(id, sizeof(id), "t%d.%d", w->index, i);
+        w->n_failed +=
+            try_enroll(w->s, "g", id, (unsigned)(w->index * 1000 + i), &face,
+                       NULL) < 0;
+        if (i % 10 == 9)
+            w->n_failed += store_face_remove(w->s, face, NULL, NULL) < 0;
+        /* One client's mistake does not fail the others of its commit. */
+        if (i % 7 == 0)
+            w->n_failed += store_face_remove(w->s, 1 << 30, NULL, NULL) == 0;
+    }
+    return NULL;
+}
+
+static void test_group_commit(void **state)
+{
+    struct worker w[THREADS] = {0};
+    struct store *s = open_with(NULL);
+    struct store_stats st;
+    char path[160];
+    struct error err = {0};
+
+    (void)state;
+    for (int i = 0; i < THREADS; i++) {
+        w[i] = (struct worker){.s = s, .index = i};
+        assert_int_equal(pthread_create(&w[i].thread, NULL, work, &w[i]), 0);
+    }
+    /* A copy made meanwhile is a whole database. */
+    snprintf(path, sizeof(path), "%s/copy.db", dir);
+    if (store_backup(s, path, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(store_backup(s, path, &err), -1);
+    assert_int_equal(err.code, ERR_FILE);
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(w[i].thread, NULL);
+        assert_int_equal(w[i].n_failed, 0);
+    }
+    assert_int_equal(store_stats(s, &st, NULL), 0);
+    assert_int_equal(st.n_writes, THREADS * (PER_THREAD + PER_THREAD / 10));
+    assert_int_equal(st.n_faces, THREADS * (PER_THREAD - PER_THREAD / 10));
+    assert_true(st.n_commits < st.n_writes);
+    assert_true(st.bytes > 0);
+    print_message("%lld writes in %lld commits\n", (long long)st.n_writes,
+                  (long long)st.n_commits);
+    assert_true(store_alive(s, 5000));
+    store_close(s);
+    assert_int_equal(access("copy.db.part", F_OK), -1);
+}
+
+static void test_backup_opens(void **state)
+{
+    struct store *s = open_with(NULL);
+    struct error err = {0};
+    struct store_stats st;
+    char path[160], db[160];
+
+    (void)state;
+    for (unsigned i = 0; i < 20; i++)
+        enroll(s, "g", "a", i);
+    snprintf(path, sizeof(path), "%s/copy.db", dir);
+    assert_int_equal(store_backup(s, path, &err), 0);
+    enroll(s, "g", "a", 99);
+    assert_int_equal(store_backup(s, "/nowhere/copy.db", &err), -1);
+    assert_int_equal(err.code, ERR_FILE);
+    store_close(s);
+    snprintf(db, sizeof(db), "%s/facenetd.db", dir);
+    assert_int_equal(rename(path, db), 0);
+    s = open_with(NULL);
+    assert_int_equal(store_stats(s, &st, NULL), 0);
+    assert_int_equal(st.n_faces, 20);
+    store_close(s);
+}
+
+/* --- killed --------------------------------------------------------- */
+static void test_kill(void **state)
+{
+    struct store_face f;
+    struct error err = {0};
+    int64_t known = 0, last = 0, id;
+    unsigned seed = 12345;
+
+    (void)state;
+    for (int round = 0; round < 20; round++) {
+        struct store *s;
+        int out, n, n_wanted;
+        pid_t pid = spawn_self("enroll", &out);
+        int64_t first = last;
+        seed = seed * 1103515245 + 12345;
+        n_wanted = 1 + (int)(seed >> 16) % 40;
+        for (n = 0; n < n_wanted && read(out, &id, sizeof(id)) == sizeof(id);
+             n++)
+            last = id;
+        kill(pid, SIGKILL);
+        wait_for(pid);
+        while (read(out, &id, sizeof(id)) == sizeof(id))
+            last = id;
+        close(out);
+        assert_true(n == n_wanted && last > first);
+        s = open_with(NULL);
+        for (id = known + 1; id <= last; id++) {
+            if (store_face_get(s, id, &f, &err) < 0)
+                fail_msg("round %d: face %lld is lost", round, (long long)id);
+        }
+        known = last;
+        /* One more may be there, unanswered; never a part of one. */
+        if (store_face_get(s, last + 1, &f, &err) == 0)
+            known = last = last + 1;
+        store_close(s);
+    }
+}
+
+static int role_enroll(struct store *s)
+{
+    char id[32];
+    int64_t face;
+
+    for (unsigned i = 0;; i++) {
+        snprintf(id, sizeof(id), "p%u.%u", (unsigned)getpid(), i);
+        if (try_enroll(s, "g", id, i, &face, NULL) < 0 ||
+            write(1, &face, sizeof(face)) != sizeof(face))
+            return 1;
+    }
+}
+
+static int role(const char *name)
+{
+    struct store_options opt = {.dir = dir};
+    struct error err = {0};
+    struct store *s;
+    int64_t id;
+
+    if (strcmp(name, "open-as-nobody") == 0 && geteuid() == 0 &&
+        setuid(65534) < 0)
+        return 99;
+    s = store_open(&opt, &err);
+    if (!s)
+        return (int)err.code;
+    if (strcmp(name, "enroll") == 0)
+        return role_enroll(s);
+    if (strcmp(name, "die-erasing") == 0) {
+        if (try_enroll(s, "g", "anna", 1, &id, NULL) < 0)
+            return 98;
+        atomic_store(&die_at_truncate, true);
+        store_subject_remove(s, "g", "anna", NULL, NULL);
+    }
+    store_close(s);
+    return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup(name, clean)
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_ids),
+        TEST(test_fields),
+        TEST(test_subjects),
+        TEST(test_faces),
+        TEST(test_galleries),
+        TEST(test_quota_and_model),
+        TEST(test_idempotency),
+        TEST(test_embeddings),
+        TEST(test_sealed_crop),
+        TEST(test_erasure_leaves_nothing),
+        TEST(test_erasure_cut_short),
+        TEST(test_disk_full),
+        TEST(test_sync_failure),
+        TEST(test_damage),
+        TEST(test_directory),
+        TEST(test_link_refused),
+        TEST(test_second_open),
+        TEST(test_read_only),
+        TEST(test_versions),
+        TEST(test_group_commit),
+        TEST(test_backup_opens),
+        TEST(test_kill),
+    };
+    const char *tmp = getenv("TMPDIR");
+    int rc;
+
+    if (argc == 3) {
+        snprintf(dir, sizeof(dir), "%s", argv[2]);
+        return role(argv[1]);
+    }
+    snprintf(dir, sizeof(dir), "%s/test_store.XXXXXX", tmp ? tmp : "/tmp");
+    if (!mkdtemp(dir))
+        return 1;
+    rc = cmocka_run_group_tests(tests, NULL, NULL);
+    clean(NULL);
+    rmdir(dir);
+    return rc;
+}
