@@ -23,7 +23,7 @@ struct http_verdict {
     size_t max_body;        /* bytes; 0: a body is refused */
     const void *route;      /* the caller's, see request_route */
     const char *allow;      /* for ERR_METHOD: the Allow header */
-    bool now;     /* answer without the work queue (health) */
+    bool now;               /* answer without the work queue (health) */
 };
 
 struct http_calls {
@@ -51,10 +51,10 @@ struct http_options {
     int n_threads;                  /* 0: min(4, cores) */
     int max_connections;            /* 0: 512 */
     int max_per_address;            /* 0: no limit */
-    size_t max_buffered;            /* bodies in memory, all requests; 0: 256 MiB */
-    int header_ms, body_ms;  /* deadlines from first byte; 0: 5000, 15000 */
-    int idle_ms;             /* keep-alive; 0: 15000 */
-    int answer_ms;           /* from complete body to answer; 0: 10000 */
+    size_t max_buffered;    /* bodies in memory, all requests; 0: 256 MiB */
+    int header_ms, body_ms; /* deadlines from first byte; 0: 5000, 15000 */
+    int idle_ms;            /* keep-alive; 0: 15000 */
+    int answer_ms;          /* from complete body to answer; 0: 10000 */
 };
 
 /* Starts listening. *port (may be NULL) gets the bound port.
@@ -76,9 +76,9 @@ void http_stats(const struct http *h, struct http_stats *out);
 
 /* --- the request: everything borrowed until the last request_unref ---- */
 const char *request_method(const struct request *req); /* "POST" */
-const char *request_path(const struct request *req); /* raw, no query; any
-                                                         '%' refused by http */
-const char *request_id(const struct request *req); /* 16 hex digits */
+const char *request_path(const struct request *req);   /* raw, no query; any
+                                                           '%' refused by http */
+const char *request_id(const struct request *req);     /* 16 hex digits */
 /* Header, or NULL; name in any case; the first of several. */
 const char *request_header(const struct request *req, const char *name);
 /* Query argument, percent-decoded UTF-8 without NUL, or NULL. */
@@ -86,10 +86,15 @@ const char *request_query(const struct request *req, const char *name);
 int request_n_query(const struct request *req);
 const char *request_query_name(const struct request *req, int i);
 const void *request_route(const struct request *req);
-const char *request_peer(const struct request *req); /* "127.0.0.1" */
+const char *request_peer(const struct request *req);   /* "127.0.0.1" */
 bool request_peer_loopback(const struct request *req); /* loopback or UNIX */
 
-enum body_kind { BODY_NONE, BODY_JSON, BODY_MULTIPART, BODY_RAW };
+enum body_kind {
+    BODY_NONE,
+    BODY_JSON,
+    BODY_MULTIPART,
+    BODY_RAW
+};
 enum body_kind request_body_kind(const struct request *req);
 /* JSON and raw: the bytes. Multipart: NULL. */
 const uint8_t *request_body(const struct request *req, size_t *len);
