@@ -61,6 +61,8 @@ static void fill_defaults(struct http_options *o)
         o->idle_ms = 15000;
     if (o->answer_ms <= 0)
         o->answer_ms = 10000;
+    if (o->send_kib_s <= 0)
+        o->send_kib_s = 64;
 }
 
 /* Up to 0.9.75 heads are parsed loosely; see head_is_whole. */

@@ -365,9 +365,8 @@ static enum MHD_Result queue_answer(struct request *req)
     close = h->stopping || conn->over;
     conn->linger = req->step == STEP_HEAD && req->has_body;
     conn->phase = CONN_SEND;
-    /* A reader slower than 64 KiB a second is not waited for. */
     conn->deadline_us = http_now_us() + (int64_t)h->opt.body_ms * 1000 +
-                        (int64_t)(len / 65536) * 1000000;
+                        (int64_t)(len / 1024) * 1000000 / h->opt.send_kib_s;
     pthread_mutex_unlock(&h->lock);
     add_headers(req, resp, close);
     tell_done(req, req->status);

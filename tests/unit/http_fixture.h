@@ -1,7 +1,7 @@
 /* tests/unit/http_fixture.h - a small server in the test's own process and a
  * client on raw sockets. Paths: /echo says what arrived, /later is answered
- * by another thread, /never by nobody, /health without the queue, /none takes
- * no body, /deny is refused. */
+ * by another thread, /never by nobody, /large at length, /health without the
+ * queue, /none takes no body, /deny is refused. */
 #ifndef TESTS_UNIT_HTTP_FIXTURE_H
 #define TESTS_UNIT_HTTP_FIXTURE_H
 
@@ -74,7 +74,7 @@ static inline void fx_admit(void *ctx, struct request *req,
         v->refuse = ERR_METHOD;
         v->allow = "PATCH";
     } else if (strcmp(path, "/echo") && strcmp(path, "/later") &&
-               strcmp(path, "/never")) {
+               strcmp(path, "/never") && strcmp(path, "/large")) {
         v->refuse = ERR_NOT_FOUND;
         snprintf(v->text, sizeof(v->text), "nothing here");
     }
@@ -95,10 +95,9 @@ static inline void fx_echo(struct request *req)
     size_t len, size = 16384;
     const uint8_t *body = request_body(req, &len);
     char *text = malloc(size);
-    size_t n = (size_t)snprintf(text, size, "%s kind=%d len=%zu sum=%u ",
-                                request_method(req),
-                                (int)request_body_kind(req), len,
-                                fx_sum(body, len));
+    size_t n = (size_t)snprintf(
+        text, size, "%s kind=%d len=%zu sum=%u ", request_method(req),
+        (int)request_body_kind(req), len, fx_sum(body, len));
 
     for (int i = 0; i < request_n_query(req); i++) {
         const char *name = request_query_name(req, i);
@@ -108,9 +107,9 @@ static inline void fx_echo(struct request *req)
     for (int i = 0; i < request_n_parts(req); i++) {
         const struct request_part *p = request_part(req, i);
         assert_int_equal(p->data[p->len], 0);
-        n += (size_t)snprintf(text + n, size - n, "part:%s/%s=%zu:%u ",
-                              p->name, p->filename ? p->filename : "",
-                              p->len, fx_sum(p->data, p->len));
+        n += (size_t)snprintf(text + n, size - n, "part:%s/%s=%zu:%u ", p->name,
+                              p->filename ? p->filename : "", p->len,
+                              fx_sum(p->data, p->len));
     }
     http_answer(req, 200, "text/plain", text, n);
 }
@@ -133,6 +132,8 @@ static inline void fx_handle(void *ctx, struct request *req)
         request_ref(req);
         req = atomic_exchange(&f->kept, req);
         request_unref(req);
+    } else if (strcmp(request_path(req), "/large") == 0) {
+        http_answer(req, 200, "text/plain", calloc(1, FX_BIG), FX_BIG);
     } else {
         request_add_header(req, "X-Test", "yes");
         fx_echo(req);
@@ -273,8 +274,7 @@ static inline const char *cl_header(const struct reply *r, const char *name)
         at += 2;
         if (strncasecmp(at, name, len) == 0 && at[len] == ':') {
             at += len + 1 + strspn(at + len + 1, " ");
-            snprintf(value, sizeof(value), "%.*s", (int)strcspn(at, "\r"),
-                     at);
+            snprintf(value, sizeof(value), "%.*s", (int)strcspn(at, "\r"), at);
             return value;
         }
     }

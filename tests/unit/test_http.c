@@ -75,11 +75,13 @@ static void test_pipeline(void **state)
     int fd = cl_connect(&fx);
 
     (void)state;
-    cl_say(fd, GET("/later?n=1")
-           "POST /echo?n=2 HTTP/1.1\r\n" HEAD
-           "Content-Length: 3\r\n\r\nabc" GET("/nowhere")
-           "POST /deny HTTP/1.1\r\n" HEAD
-           "Content-Length: 4\r\n\r\nGET " GET("/echo?n=5"));
+    cl_say(
+        fd,
+        GET("/later?n=1") "POST /echo?n=2 HTTP/1.1\r\n" HEAD
+                          "Content-Length: 3\r\n\r\nabc" GET(
+                              "/nowhere") "POST /deny HTTP/1.1\r\n" HEAD
+                                          "Content-Length: 4\r\n\r\nGET " GET(
+                                              "/echo?n=5"));
     cl_read(fd, &r, false);
     assert_non_null(strstr(r.body, "q:n=1"));
     cl_read(fd, &r, false);
@@ -95,7 +97,10 @@ static void test_pipeline(void **state)
 
 #define POST "POST /echo HTTP/1.1\r\n"
 #define SMUGGLED GET("/echo?smuggled=1")
-#define ROW(text) {text, sizeof(text) - 1}
+#define ROW(text)                                                              \
+    {                                                                          \
+        text, sizeof(text) - 1                                                 \
+    }
 
 /* Each has to give one answer, 400, and the end; what follows the head must
  * never be taken for a request. */
@@ -175,8 +180,9 @@ static void test_bad_lengths(void **state)
 static void test_paths(void **state)
 {
     static const char *const refused[] = {
-        "/echo%00", "/%2f..%2fetc", "/ech%6f", "/echo%", "echo", "*",
-        "http://a/echo", "/a\"b", "/a\\b", "/\xc3\xa9", "/a b", "/a#b"};
+        "/echo%00", "/%2f..%2fetc",  "/ech%6f", "/echo%", "echo",
+        "*",        "http://a/echo", "/a\"b",   "/a\\b",  "/\xc3\xa9",
+        "/a b",     "/a#b"};
     char text[256];
     struct reply r;
 
@@ -194,9 +200,9 @@ static void test_paths(void **state)
 
 static void test_queries(void **state)
 {
-    static const char *const refused[] = {"a=%", "a=%1", "a=%zz", "a=%00",
-                                          "%00=a", "a=%ff", "a=%c0%80",
-                                          "a=%ed%a0%80", "a=1&a=2"};
+    static const char *const refused[] = {"a=%",      "a=%1",        "a=%zz",
+                                          "a=%00",    "%00=a",       "a=%ff",
+                                          "a=%c0%80", "a=%ed%a0%80", "a=1&a=2"};
     char text[2000];
     struct reply r;
     size_t n;
@@ -312,8 +318,7 @@ static void test_media(void **state)
     assert_int_equal(r.status, 415);
     post("/none", NULL, "a", 1, &r);
     assert_int_equal(r.status, 400);
-    cl_ask(&fx, "POST /none HTTP/1.1\r\n" HEAD "Content-Length: 0\r\n\r\n",
-           &r);
+    cl_ask(&fx, "POST /none HTTP/1.1\r\n" HEAD "Content-Length: 0\r\n\r\n", &r);
     assert_int_equal(r.status, 200);
 }
 
@@ -347,13 +352,15 @@ static void test_over_limit(void **state)
 
     (void)state;
     /* Declared: refused before a byte of it, no 100 Continue. */
-    cl_ask(&fx, POST HEAD "Expect: 100-continue\r\n"
-                          "Content-Length: 10000000\r\n\r\n",
+    cl_ask(&fx,
+           POST HEAD "Expect: 100-continue\r\n"
+                     "Content-Length: 10000000\r\n\r\n",
            &r);
     assert_int_equal(r.status, 413);
-    cl_ask(&fx, POST HEAD "Expect: 100-continue\r\n"
-                          "Content-Type: text/plain\r\n"
-                          "Content-Length: 5\r\n\r\n",
+    cl_ask(&fx,
+           POST HEAD "Expect: 100-continue\r\n"
+                     "Content-Type: text/plain\r\n"
+                     "Content-Length: 5\r\n\r\n",
            &r);
     assert_int_equal(r.status, 415);
 
@@ -418,8 +425,9 @@ static void test_big_form(void **state)
     enum {
         LEN = 10 * 1024 * 1024
     };
-    static const char head[] = PART("\"image1\"; filename=\"a\\\"b.jpg\"")
-        "Content-Type: image/jpeg\r\n\r\n";
+    static const char head[] =
+        PART("\"image1\"; filename=\"a\\\"b.jpg\"") "Content-Type: "
+                                                    "image/jpeg\r\n\r\n";
     static const char tail[] = "\r\n" PART("note") "\r\nh\xc3\xa9\r\n--XX--"
                                                    "\r\n";
     char *body = malloc(LEN + 1024), want[128];
@@ -468,8 +476,7 @@ static void test_forms(void **state)
         FROW(PART("a") "\r\nxyz\r\n--XX--junk", NULL),
         FROW(PART("a"), NULL),
         FROW("--XX\r\n\r\nxyz\r\n--XX--", NULL),
-        FROW("--XX\r\nContent-Disposition: form-data\r\n\r\nx\r\n--XX--",
-             NULL),
+        FROW("--XX\r\nContent-Disposition: form-data\r\n\r\nx\r\n--XX--", NULL),
         FROW("--XX\r\nContent-Disposition: attachment; name=a\r\n\r\nx\r\n"
              "--XX--",
              NULL),
@@ -516,8 +523,8 @@ static void test_many_parts(void **state)
 /* Cut at every byte: only the whole form is taken. */
 static void test_cut_form(void **state)
 {
-    static const char whole[] = PART("a") "\r\nxyz\r\n" PART("b")
-        "\r\n\r\n--XX--\r\n";
+    static const char whole[] =
+        PART("a") "\r\nxyz\r\n" PART("b") "\r\n\r\n--XX--\r\n";
     struct reply r;
 
     (void)state;
@@ -525,26 +532,24 @@ static void test_cut_form(void **state)
         post("/echo", FORM, whole, len, &r);
         /* The line break behind the last boundary is optional, so is its
          * first half no more than a byte too many. */
-        int want = len == sizeof(whole) - 1 || len == sizeof(whole) - 3
-                       ? 200
-                       : 400;
+        int want =
+            len == sizeof(whole) - 1 || len == sizeof(whole) - 3 ? 200 : 400;
         if (r.status != want)
-            fail_msg("%zu of %zu bytes: %d", len, sizeof(whole) - 1,
-                     r.status);
+            fail_msg("%zu of %zu bytes: %d", len, sizeof(whole) - 1, r.status);
     }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),      cmocka_unit_test(test_head),
-        cmocka_unit_test(test_pipeline),   cmocka_unit_test(test_smuggling),
+        cmocka_unit_test(test_plain),       cmocka_unit_test(test_head),
+        cmocka_unit_test(test_pipeline),    cmocka_unit_test(test_smuggling),
         cmocka_unit_test(test_bad_lengths), cmocka_unit_test(test_paths),
-        cmocka_unit_test(test_queries),    cmocka_unit_test(test_headers),
-        cmocka_unit_test(test_media),      cmocka_unit_test(test_chunked),
-        cmocka_unit_test(test_over_limit), cmocka_unit_test(test_continue),
-        cmocka_unit_test(test_big_form),   cmocka_unit_test(test_forms),
-        cmocka_unit_test(test_many_parts), cmocka_unit_test(test_cut_form)};
+        cmocka_unit_test(test_queries),     cmocka_unit_test(test_headers),
+        cmocka_unit_test(test_media),       cmocka_unit_test(test_chunked),
+        cmocka_unit_test(test_over_limit),  cmocka_unit_test(test_continue),
+        cmocka_unit_test(test_big_form),    cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_many_parts),  cmocka_unit_test(test_cut_form)};
 
     return cmocka_run_group_tests(tests, setup, teardown);
 }
