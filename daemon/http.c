@@ -38,7 +38,7 @@ void http_unref(struct http *h)
     http_cert_unref(h->cert);
     free(h->cert_path);
     free(h->key_path);
-    pthread_cond_destroy(&h->drained);
+    pthread_cond_destroy(&h->changed);
     pthread_mutex_destroy(&h->lock);
     free(h);
 }
@@ -88,7 +88,7 @@ static struct http *new_server(const struct http_options *opt,
     pthread_mutex_init(&h->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&h->drained, &attr);
+    pthread_cond_init(&h->changed, &attr);
     pthread_condattr_destroy(&attr);
     h->calls = *calls;
     h->opt = *opt;
@@ -180,21 +180,35 @@ static void wake_keeper(struct http *h)
         return;
 }
 
-/* Until no request is in flight or until_us; returns whether none is. */
-static bool wait_drained(struct http *h, int64_t until_us)
+static bool is_drained(const struct http *h)
+{
+    return h->stats.in_flight == 0;
+}
+
+static bool is_deaf(const struct http *h)
+{
+    return h->deaf;
+}
+
+static bool has_stopped(const struct http *h)
+{
+    return h->stopped;
+}
+
+/* Until test holds or until_us has come; returns whether it holds. */
+static bool wait_until(struct http *h, bool (*test)(const struct http *h),
+                       int64_t until_us)
 {
     struct timespec ts = {.tv_sec = until_us / 1000000,
                           .tv_nsec = until_us % 1000000 * 1000};
-    bool none;
+    int rc = 0;
+    bool holds;
 
     pthread_mutex_lock(&h->lock);
-    while (h->stats.in_flight > 0) {
-        if (pthread_cond_timedwait(&h->drained, &h->lock, &ts) != 0)
-            break;
-    }
-    none = h->stats.in_flight == 0;
+    while (!(holds = test(h)) && rc == 0)
+        rc = pthread_cond_timedwait(&h->changed, &h->lock, &ts);
     pthread_mutex_unlock(&h->lock);
-    return none;
+    return holds;
 }
 
 /* The next request that waits for its answer, referenced, or NULL. */
@@ -237,7 +251,13 @@ static void answer_rest(struct http *h)
 
 static void *stop_thread(void *arg)
 {
-    stop_daemons(arg);
+    struct http *h = arg;
+
+    stop_daemons(h);
+    pthread_mutex_lock(&h->lock);
+    h->stopped = true;
+    pthread_cond_broadcast(&h->changed);
+    pthread_mutex_unlock(&h->lock);
     return NULL;
 }
 
@@ -245,17 +265,16 @@ static void *stop_thread(void *arg)
  * too, so it is waited for no longer than 2 s. */
 static bool stop_in_time(struct http *h)
 {
-    struct timespec until;
     pthread_t thread;
 
     if (pthread_create(&thread, NULL, stop_thread, h) != 0) {
         stop_daemons(h);
         return true;
     }
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += 2;
-    if (pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &until) == 0)
+    if (wait_until(h, has_stopped, http_now_us() + 2000000)) {
+        pthread_join(thread, NULL);
         return true;
+    }
     pthread_detach(thread);
     return false;
 }
@@ -263,7 +282,7 @@ static bool stop_in_time(struct http *h)
 void http_stop(struct http *h, int drain_ms)
 {
     int64_t now = http_now_us();
-    bool stopped;
+    bool deaf, stopped;
 
     if (!h)
         return;
@@ -275,20 +294,23 @@ void http_stop(struct http *h, int drain_ms)
     }
     pthread_mutex_unlock(&h->lock);
     wake_keeper(h);
-    if (!wait_drained(h, now + (int64_t)(drain_ms > 0 ? drain_ms : 0) * 1000))
+    deaf = wait_until(h, is_deaf, now + 1000000);
+    if (!wait_until(h, is_drained,
+                    now + (int64_t)(drain_ms > 0 ? drain_ms : 0) * 1000))
         log_event(LOG_LEVEL_WARN, "http_drain", "cut_off=1");
     answer_rest(h);
-    wait_drained(h, http_now_us() + 1000000);
-    stopped = stop_in_time(h);
+    wait_until(h, is_drained, http_now_us() + 1000000);
+    stopped = deaf && stop_in_time(h);
     pthread_mutex_lock(&h->lock);
     h->quit = true;
     pthread_mutex_unlock(&h->lock);
     wake_keeper(h);
-    pthread_join(h->keeper, NULL);
     if (!stopped) {
         log_event(LOG_LEVEL_ERROR, "http_stop", "hung=1");
+        pthread_detach(h->keeper);
         return; /* its threads still use h: better lost than freed */
     }
+    pthread_join(h->keeper, NULL);
     close(h->wake_fd);
     http_unref(h);
 }

@@ -612,7 +612,7 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **context,
     request_unref(req);
     pthread_mutex_lock(&h->lock);
     if (--h->stats.in_flight == 0)
-        pthread_cond_broadcast(&h->drained);
+        pthread_cond_broadcast(&h->changed);
     pthread_mutex_unlock(&h->lock);
 }
 

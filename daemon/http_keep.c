@@ -60,6 +60,17 @@ static void accept_from(struct keeper *k, int i)
     }
 }
 
+/* http_stop waits for this: a daemon that is being stopped must not be given
+ * connections. */
+static void stop_accepting(struct http *h)
+{
+    http_listen_close(h);
+    pthread_mutex_lock(&h->lock);
+    h->deaf = true;
+    pthread_cond_broadcast(&h->changed);
+    pthread_mutex_unlock(&h->lock);
+}
+
 /* Wait for connections, a wake-up or the tick. */
 static void wait_and_accept(struct keeper *k, int tick_ms)
 {
@@ -202,7 +213,7 @@ void *http_keep(void *arg)
         stopping = k.h->stopping;
         pthread_mutex_unlock(&k.h->lock);
         if (stopping && k.h->n_listen > 0)
-            http_listen_close(k.h);
+            stop_accepting(k.h);
     }
     pthread_mutex_lock(&k.h->lock);
     drain_all(k.h, INT64_MAX);

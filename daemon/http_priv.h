@@ -91,7 +91,7 @@ struct http {
     atomic_uint_fast64_t id_next;
 
     pthread_mutex_t lock;
-    pthread_cond_t drained; /* in_flight became 0 */
+    pthread_cond_t changed; /* in_flight became 0; deaf or stopped, true */
     struct conn *conns;
     struct drain *drains;
     struct http_cert *cert;
@@ -100,6 +100,8 @@ struct http {
     bool stopping;   /* no new connections, no new requests */
     bool closing;    /* no request may be suspended any more */
     bool quit;       /* the keeper leaves */
+    bool deaf;       /* the keeper accepts no more */
+    bool stopped;    /* libmicrohttpd has ended its threads */
 };
 
 enum request_step {
