@@ -4,7 +4,6 @@
  * refuse in the first call or after the last byte, never between; consume
  * every byte offered; suspend only when the body is through; queue answers
  * inside its callback only. Each connection has one thread of the pool. */
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -185,117 +184,6 @@ static void *on_line(void *cls, const char *uri, struct MHD_Connection *mhd)
     return req;
 }
 
-struct raw_header {
-    const char *name, *value;
-    size_t len_name, len_value;
-};
-
-struct raw_head {
-    struct raw_header header[HTTP_MAX_HEADERS];
-    int n;
-    size_t len;
-};
-
-static enum MHD_Result collect(void *cls, enum MHD_ValueKind kind,
-                               const char *name, size_t len_name,
-                               const char *value, size_t len_value)
-{
-    struct raw_head *raw = cls;
-
-    (void)kind;
-    if (raw->n == HTTP_MAX_HEADERS)
-        return MHD_NO;
-    raw->header[raw->n].name = name;
-    raw->header[raw->n].len_name = len_name;
-    raw->header[raw->n].value = value ? value : "";
-    raw->header[raw->n].len_value = value ? len_value : 0;
-    raw->len += len_name + len_value + 2;
-    raw->n++;
-    return MHD_YES;
-}
-
-/* 0.9.75 cuts names and values at a NUL, joins folded lines wrongly and takes
- * bare line feeds, and tells nobody. But it leaves the head where it was read,
- * with CR and LF replaced by NUL: so each value must end with two NULs
- * followed by the next name, or after the last by the empty line's two. Later
- * versions check this themselves and lay the head out otherwise. */
-static bool head_is_whole(const struct raw_head *raw)
-{
-    for (int i = 0; i < raw->n; i++) {
-        const char *end = raw->header[i].value + raw->header[i].len_value;
-
-        if (raw->header[i].value[0] == '\0' && raw->header[i].len_value)
-            return false;
-        if (end[0] != '\0' || end[1] != '\0')
-            return false;
-        if (i + 1 < raw->n ? raw->header[i + 1].name != end + 2
-                           : end[2] != '\0' || end[3] != '\0')
-            return false;
-    }
-    return true;
-}
-
-static char *put(char **at, const char *text, size_t len)
-{
-    char *start = *at;
-
-    memcpy(start, text, len);
-    start[len] = '\0';
-    *at += len + 1;
-    return start;
-}
-
-static int copy_head(struct request *req, const char *url, const char *method,
-                     const char *version, struct error *err)
-{
-    struct raw_head raw = {.n = 0};
-    char *at;
-    int n = MHD_get_connection_values_n(req->mhd, MHD_HEADER_KIND, NULL, NULL);
-
-    snprintf(req->method, sizeof(req->method), "%s",
-             strlen(method) < sizeof(req->method) ? method : "");
-    MHD_get_connection_values_n(req->mhd, MHD_HEADER_KIND, collect, &raw);
-    at = req->head = malloc(raw.len + 1);
-    if (!at)
-        return error_set(err, ERR_NOMEM, "no memory for the headers");
-    for (int i = 0; i < raw.n; i++) {
-        const struct raw_header *from = &raw.header[i];
-        size_t len = from->len_value;
-
-        while (len > 0 && isblank((unsigned char)from->value[len - 1]))
-            len--;
-        req->headers[i].name = put(&at, from->name, from->len_name);
-        req->headers[i].value = put(&at, from->value, len);
-    }
-    req->n_headers = raw.n;
-    if (n > HTTP_MAX_HEADERS)
-        return error_set(err, ERR_HEADERS, "more than %d headers",
-                         HTTP_MAX_HEADERS);
-    if (req->h->old_layout &&
-        (version != url + req->len_uri + 1 || !head_is_whole(&raw)))
-        return error_set(err, ERR_BAD_REQUEST,
-                         "the request's head has a NUL, a folded line or a "
-                         "line that does not end with CR LF");
-    return 0;
-}
-
-static int split_uri(struct request *req, struct error *err)
-{
-    char *query = strchr(req->uri, '?');
-
-    if (query)
-        *query++ = '\0';
-    if (http_gate_path(req->path, err) < 0)
-        return -1;
-    req->n_query =
-        query ? http_gate_query(query, req->query, HTTP_MAX_QUERY, err) : 0;
-    if (req->n_query < 0) {
-        req->n_query = 0;
-        return -1;
-    }
-    return 0;
-}
-
 /* --- answers ----------------------------------------------------------- */
 
 static bool has_extra(const struct request *req, const char *name)
@@ -448,10 +336,10 @@ static enum MHD_Result on_head(struct request *req, const char *url,
 {
     struct error err = {.code = ERR_NONE};
 
-    if (copy_head(req, url, method, version, &err) < 0 ||
+    if (http_head_copy(req, url, method, version, &err) < 0 ||
         http_gate_head(req, version, &err) < 0)
         return refuse(req, &err, true);
-    if (split_uri(req, &err) < 0 || admit(req, &err) < 0)
+    if (http_head_split(req, &err) < 0 || admit(req, &err) < 0)
         return refuse(req, &err, false);
     req->step = STEP_BODY;
     set_phase(req->conn, CONN_BODY, req->h->opt.body_ms);
@@ -583,6 +471,19 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd,
     return ok;
 }
 
+/* What to call the end of a request that nobody answered; 499 is what logs
+ * call a client that left. */
+static int end_status(const struct request *req,
+                      enum MHD_RequestTerminationCode how, bool timed_out)
+{
+    if (timed_out)
+        return 408;
+    if (req->gone || how != MHD_REQUEST_TERMINATED_WITH_ERROR)
+        return 499;
+    /* Too much to discard, or the library has refused it by itself. */
+    return req->step == STEP_DISCARD ? error_status(req->refusal.code) : 400;
+}
+
 /* The exchange is over, well or not; the connection may go on. */
 static void on_completed(void *cls, struct MHD_Connection *mhd, void **context,
                          enum MHD_RequestTerminationCode how)
@@ -604,11 +505,7 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **context,
     req->conn = NULL;
     req->mhd = NULL;
     pthread_mutex_unlock(&h->lock);
-    /* Only libmicrohttpd's own refusals end an unanswered request in order;
-     * 499 is what logs call a client that left. */
-    tell_done(req, timed_out                                    ? 408
-                   : how == MHD_REQUEST_TERMINATED_COMPLETED_OK ? 400
-                                                                : 499);
+    tell_done(req, end_status(req, how, timed_out));
     request_unref(req);
     pthread_mutex_lock(&h->lock);
     if (--h->stats.in_flight == 0)

@@ -80,7 +80,7 @@ struct http {
     struct http_options opt; /* with the defaults filled in */
     char *cert_path, *key_path;
     struct MHD_Daemon *plain, *tls;
-    bool old_layout; /* libmicrohttpd up to 0.9.75: see http_conn.c */
+    bool old_layout; /* libmicrohttpd up to 0.9.75: see http_head.c */
     int listen[HTTP_MAX_LISTEN];
     bool listen_unix[HTTP_MAX_LISTEN];
     int n_listen;
@@ -171,6 +171,11 @@ void http_listen_close(struct http *h);
 
 /* http_conn.c */
 int http_conn_start(struct http *h, bool tls, struct error *err);
+
+/* http_head.c: copy method and headers; then path and query arguments. */
+int http_head_copy(struct request *req, const char *url, const char *method,
+                   const char *version, struct error *err);
+int http_head_split(struct request *req, struct error *err);
 
 /* http_keep.c: the keeper thread's body; arg is the struct http. */
 void *http_keep(void *arg);

@@ -41,6 +41,7 @@ struct fixture {
     struct queue *later;
     pthread_t worker;
     atomic_int n_handled, n_done, last_status, n_freed;
+    atomic_bool block;            /* keeps /block from returning */
     struct request *_Atomic kept; /* of /never, referenced */
 };
 
@@ -74,7 +75,8 @@ static inline void fx_admit(void *ctx, struct request *req,
         v->refuse = ERR_METHOD;
         v->allow = "PATCH";
     } else if (strcmp(path, "/echo") && strcmp(path, "/later") &&
-               strcmp(path, "/never") && strcmp(path, "/large")) {
+               strcmp(path, "/never") && strcmp(path, "/large") &&
+               strcmp(path, "/block")) {
         v->refuse = ERR_NOT_FOUND;
         snprintf(v->text, sizeof(v->text), "nothing here");
     }
@@ -132,6 +134,10 @@ static inline void fx_handle(void *ctx, struct request *req)
         request_ref(req);
         req = atomic_exchange(&f->kept, req);
         request_unref(req);
+    } else if (strcmp(request_path(req), "/block") == 0) {
+        while (atomic_load(&f->block)) /* what a handler must never do */
+            poll(NULL, 0, 2);
+        http_answer(req, 200, NULL, NULL, 0);
     } else if (strcmp(request_path(req), "/large") == 0) {
         http_answer(req, 200, "text/plain", calloc(1, FX_BIG), FX_BIG);
     } else {
@@ -211,6 +217,27 @@ static inline bool fx_wait(atomic_int *counter, int want)
     while (atomic_load(counter) < want && fx_now_ms() < until)
         poll(NULL, 0, 2);
     return atomic_load(counter) >= want;
+}
+
+static inline struct http_stats fx_stats(const struct fixture *f)
+{
+    struct http_stats s;
+
+    http_stats(f->h, &s);
+    return s;
+}
+
+/* Until the buffers are empty and no request is in flight. */
+static inline bool fx_settles(const struct fixture *f)
+{
+    int64_t until = fx_now_ms() + PATIENCE_MS;
+    struct http_stats s = fx_stats(f);
+
+    while ((s.buffered_bytes || s.in_flight) && fx_now_ms() < until) {
+        poll(NULL, 0, 2);
+        s = fx_stats(f);
+    }
+    return !s.buffered_bytes && !s.in_flight;
 }
 
 /* --- the client --------------------------------------------------------- */
@@ -326,6 +353,23 @@ static inline void cl_ask(const struct fixture *f, const char *request,
                           struct reply *r)
 {
     cl_exchange(f, request, strlen(request), r);
+}
+
+/* Feed fd a byte every few milliseconds until the server has enough; returns
+ * how long that took. */
+static inline int64_t cl_trickle(int fd, const char *text)
+{
+    int64_t start = fx_now_ms();
+    struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
+
+    while (fx_now_ms() - start < PATIENCE_MS) {
+        if (!cl_send(fd, *text ? text : "a", 1))
+            break;
+        text += *text != '\0';
+        if (poll(&p, 1, 5) > 0)
+            break;
+    }
+    return fx_now_ms() - start;
 }
 
 #endif

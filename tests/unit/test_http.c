@@ -338,9 +338,12 @@ static void test_chunked(void **state)
     assert_non_null(strstr(r.body, want));
     cl_ask(&fx, POST HEAD "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", &r);
     assert_non_null(strstr(r.body, "len=0"));
+    int before = atomic_load(&fx.n_done);
     cl_ask(&fx, POST HEAD "Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n",
            &r);
     assert_int_equal(r.status, 400);
+    assert_true(fx_wait(&fx.n_done, before + 1));
+    assert_int_equal(atomic_load(&fx.last_status), 400);
 }
 
 static void test_over_limit(void **state)
@@ -348,7 +351,7 @@ static void test_over_limit(void **state)
     static char chunk[64 * 1024 + 16];
     struct http_stats stats;
     struct reply r;
-    int fd, n, sent;
+    int fd, n, sent, before = atomic_load(&fx.n_done);
 
     (void)state;
     /* Declared: refused before a byte of it, no 100 Continue. */
@@ -396,6 +399,8 @@ static void test_over_limit(void **state)
     }
     assert_true(sent < 1000);
     close(fd);
+    assert_true(fx_wait(&fx.n_done, before + 5));
+    assert_int_equal(atomic_load(&fx.last_status), 413);
     http_stats(fx.h, &stats);
     assert_int_equal(stats.buffered_bytes, 0);
 }
