@@ -7,7 +7,12 @@
 
 #include <stdint.h>
 
-enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARN = 4, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
+enum log_level {
+    LOG_LEVEL_ERROR = 3,
+    LOG_LEVEL_WARN = 4,
+    LOG_LEVEL_INFO = 6,
+    LOG_LEVEL_DEBUG = 7
+};
 
 void log_open(enum log_level level);
 void log_set_level(enum log_level level);
@@ -17,7 +22,8 @@ void log_set_level(enum log_level level);
  * arguments must have been through log_quote where they come from outside. */
 void log_event(enum log_level level, const char *event, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* Escape into buf (quotes, backslash, control bytes, non-ASCII); returns buf. */
+/* Escape into buf (quotes, backslash, control bytes, non-ASCII); returns buf.
+ */
 const char *log_quote(const char *text, char *buf, int len_buf);
 int64_t log_dropped(void);
 
