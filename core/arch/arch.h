@@ -14,8 +14,8 @@ struct arch_options {
 };
 
 struct arch_info {
-    const char *name; /* "nn2", "inception_resnet_v1", "mobilefacenet" … */
-    int width, height; /* of the input */
+    const char *name;   /* "nn2", "inception_resnet_v1", "mobilefacenet" … */
+    int width, height;  /* of the input */
     int embedding_size; /* default; 0 for detectors */
     const char *about;
 };

@@ -102,6 +102,9 @@ static int read_metadata(const Onnx__ModelProto *model,
         if (!*key || !onnx_text_ok(key))
             return error_set(err, ERR_MODEL,
                              "metadata pair %zu has no printable key", i);
+        if (p->value && !onnx_lines_ok(p->value))
+            return error_set(err, ERR_MODEL, "metadata \"%.80s\" is not text",
+                             key);
         if (onnx_metadata_get(out, key))
             return error_set(err, ERR_MODEL,
                              "metadata \"%.80s\" is given twice", key);

@@ -236,7 +236,7 @@ int onnx_guard(const uint8_t *bytes, size_t len_bytes, struct error *err)
     return 0;
 }
 
-bool onnx_text_ok(const char *text)
+static bool text_ok(const char *text, bool lines)
 {
     const unsigned char *s = (const unsigned char *)text;
 
@@ -246,7 +246,8 @@ bool onnx_text_ok(const char *text)
                    : *s >= 0xe0 && *s <= 0xef ? 2
                    : *s >= 0xf0 && *s <= 0xf4 ? 3
                                               : -1;
-        if (more < 0 || *s < 0x20 || *s == 0x7f)
+        bool space = lines && (*s == '\n' || *s == '\t' || *s == '\r');
+        if (more < 0 || (*s < 0x20 && !space) || *s == 0x7f)
             return false;
         /* overlong forms, surrogates, beyond U+10FFFF */
         if ((*s == 0xe0 && s[1] < 0xa0) || (*s == 0xed && s[1] > 0x9f) ||
@@ -257,4 +258,14 @@ bool onnx_text_ok(const char *text)
                 return false;
     }
     return true;
+}
+
+bool onnx_text_ok(const char *text)
+{
+    return text_ok(text, false);
+}
+
+bool onnx_lines_ok(const char *text)
+{
+    return text_ok(text, true);
 }

@@ -22,8 +22,9 @@ struct graph *onnx_read(const Onnx__ModelProto *m, struct error *err);
  * counts that would make it allocate far more than the file's size, and
  * everything whose mere presence is refused. */
 int onnx_guard(const uint8_t *bytes, size_t len_bytes, struct error *err);
-/* UTF-8 without control characters. */
+/* UTF-8 without control characters; line ends and tabs where lines. */
 bool onnx_text_ok(const char *text);
+bool onnx_lines_ok(const char *text);
 
 /* A tensor's shape (rank up to 4, valid or rank 0) and the count of its
  * elements; the stored bytes have been found to match. */
