@@ -33,7 +33,7 @@ static struct model tiny(void)
     flat.u.reshape.to = shape_of(2, 0, -1, 0, 0);
     x = graph_add_node(g, "flat", &flat, &in, 1, "flat", &err);
     y = graph_add_node(g, "dense", &gemm, (int[]){x, weight}, 2, "out", &err);
-    if (y < 0 || graph_add_output(g, y, &err))
+    if (y < 0 || graph_add_output(g, y, &err) < 0)
         fail_msg("%s", err.text);
     m.graph = g;
     m.contract = (struct contract){
