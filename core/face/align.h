@@ -8,12 +8,15 @@
 #include "core/face/model.h"
 
 /* Crop the face as the contract's crop kind says: an RGB picture of the
- * contract's width x height, pixels still 0..255. ERR_BAD_BOX, ERR_NOMEM. */
+ * contract's width x height, pixels still 0..255. ERR_BAD_BOX (no extent, or
+ * nothing of it inside the picture), ERR_MODEL (a contract without a crop or
+ * size), ERR_NOMEM. */
 struct image *align_crop(const struct image *img, const struct face *face,
                          const struct contract *c, struct error *err);
 
 /* Pixels of a crop to the network's numbers, out [3,h,w]: scaling and
- * channel order of the contract. */
+ * channel order of the contract. a[k] and b[k] belong to the network's
+ * channel k, which is blue for k 0 where the contract says bgr. */
 void align_scale(const struct image *crop, const struct contract *c,
                  float *out);
 

@@ -21,13 +21,15 @@ struct face {
                            mouth corner; left as seen in the picture */
 };
 
-enum { DETECT_MAX_FACES = 1024 };
+enum {
+    DETECT_MAX_FACES = 1024
+};
 
-struct detect_options {     /* zero takes the default */
-    float min_face;         /* pixels, the shorter side; 40 */
-    float threshold[3];     /* 0.6 0.7 0.7 */
-    float factor;           /* between pyramid levels, 0.709 */
-    int max_faces;          /* best by score; 100 */
+struct detect_options { /* zero takes the default */
+    float min_face;     /* pixels, the shorter side; 40; at least 12 */
+    float threshold[3]; /* 0.6 0.7 0.7; below 1 */
+    float factor;       /* between pyramid levels, 0.709; 0.3..0.9 */
+    int max_faces;      /* best by score; 100 */
 };
 
 struct detector;
@@ -46,7 +48,10 @@ struct detect_scratch *detect_scratch_new(struct detector *d,
 void detect_scratch_free(struct detect_scratch *s);
 
 /* Faces of img, largest box area first, into *faces (malloc'd, *n of them;
- * 0 is not an error). Thread: the scratch's. */
+ * 0 and NULL is not an error). Work and memory are bounded whatever the
+ * picture shows: of what P-Net proposes, the best 16,384 of a pyramid level
+ * and the best 4,096 of all go on. ERR_BAD_FIELD (options), ERR_DEVICE,
+ * ERR_NOMEM. Thread: the scratch's. */
 int detect_faces(struct detect_scratch *s, const struct image *img,
                  const struct detect_options *opt, struct face **faces, int *n,
                  struct error *err);

@@ -18,9 +18,9 @@ struct embedder *embedder_new(struct device *dev, const struct model *m,
 void embedder_free(struct embedder *e);
 
 /* chips: n pointers to [3,h,w]; out: n rows [dim], unit length. n up to any
- * number (run in rounds of batch_max). ERR_DEVICE when the network gives a
- * vector that is not finite or has no length: out of that row is NaN, others
- * are good, and *bad (may be NULL) counts them. */
+ * number (run in rounds of batch_max). Where the network gives a vector that
+ * is not finite or has no length, out of that row is NaN, the others are good,
+ * and *bad counts them; without bad such a row is ERR_DEVICE. */
 int embedder_run(struct embedder *e, const float *const *chips, int n,
                  float *out, int *bad, struct error *err);
 int embedder_dim(const struct embedder *e);

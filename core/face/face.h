@@ -13,8 +13,8 @@ enum face_choice {
     FACE_LARGEST, /* the largest box */
     FACE_SINGLE,  /* exactly one, else ERR_MANY_FACES */
     FACE_ALL,
-    FACE_CENTRAL  /* greatest area minus twice the squared distance of its
-                     centre from the photo's: the script's aligner */
+    FACE_CENTRAL /* greatest area minus twice the squared distance of its
+                    centre from the photo's: the script's aligner */
 };
 
 struct face_options {
@@ -24,25 +24,26 @@ struct face_options {
     bool keep; /* also make kept crops (JPEG, quality 95) */
 };
 
-struct chip {        /* one chosen face */
+struct chip { /* one chosen face */
     struct face face;
-    float *input;    /* [3,h,w], the contract's numbers; owned */
-    uint8_t *kept;   /* JPEG of align_keep, or NULL; owned */
+    float *input;  /* [3,h,w], the contract's numbers; owned */
+    uint8_t *kept; /* JPEG of align_keep, or NULL; owned */
     size_t len_kept;
     struct face inner; /* the face inside the kept crop */
 };
 
 struct photo {
-    int width, height; /* upright */
-    int n_faces;       /* found in all */
+    int width, height;  /* upright */
+    int n_faces;        /* found in all */
     struct chip *chips; /* chosen, largest first */
     int n_chips;
     int64_t decode_us, detect_us, align_us;
 };
 
-/* ERR_NO_FACE, ERR_MANY_FACES and what image_decode gives. contract NULL:
- * detect only, chips without input. Fills *out; photo_fini it. Thread: the
- * scratch's. */
+/* ERR_NO_FACE, ERR_MANY_FACES, ERR_BAD_BOX (no chosen face can be cropped)
+ * and what image_decode and detect_faces give. contract NULL: detect only,
+ * chips without input. Fills *out, sizes and times also on failure; photo_fini
+ * it in any case. opt NULL: defaults. Thread: the scratch's. */
 int photo_read(struct detect_scratch *s, const struct contract *contract,
                const void *bytes, size_t len_bytes,
                const struct face_options *opt, struct photo *out,

@@ -9,22 +9,7 @@
 #include <stdint.h>
 
 #include "core/base/error.h"
-
-/* pairs.txt: "FOLDS N" then per fold N lines "name i j" and N lines
- * "name1 i name2 j", tabs or blanks; photo is name/name_%04d.jpg. */
-struct pair {
-    int photo[2]; /* indices into photos */
-    bool same;
-    int fold;
-};
-struct pairs {
-    char **photos; /* relative paths, each once */
-    int n_photos;
-    struct pair *pairs;
-    int n_pairs, n_folds;
-};
-int pairs_load(const char *path, struct pairs *out, struct error *err);
-void pairs_fini(struct pairs *p);
+#include "core/train/pairs.h"
 
 struct evaluation {
     double accuracy, accuracy_std;
@@ -34,14 +19,21 @@ struct evaluation {
     double val_threshold; /* mean threshold at the asked rate */
     int64_t n_genuine, n_impostor;
 };
-/* distances [n]: squared L2; NaN: the pair is left out. far: 1e-3. */
+/* distances [n]: squared L2; NaN: the pair is left out. far: 1e-3.
+ * A pair is accepted when its distance is below the threshold. Accuracy: for
+ * each fold the threshold of 0, 0.01 … 3.99 that is best on the others (the
+ * lowest such). VAL: that of 0, 0.001 … 3.999 at which the others' false
+ * accepts reach far, by linear interpolation. Means over folds, population
+ * standard deviations; a fold without same (different) pairs takes no part in
+ * the mean of VAL (FAR). EER and AUC: of all pairs together, exactly.
+ * ERR_BAD_FIELD when the pairs that are left allow none of it. */
 int evaluate_pairs(const double *distances, const bool *same, const int *fold,
                    int n, int n_folds, double far, struct evaluation *out,
                    struct error *err);
 
 /* The threshold at which `far` of the impostor distances are accepted:
- * largest t with accepted(t) <= far * n. Sorts impostor in place. Fills
- * *n_accepted. */
+ * largest t with accepted(t) <= far * n, accepted being those below t; 4 when
+ * that is all of them. Sorts impostor in place. Fills *n_accepted. */
 double evaluate_threshold(double *impostor, int64_t n, double far,
                           int64_t *n_accepted);
 

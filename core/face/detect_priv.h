@@ -1,0 +1,109 @@
+/* core/face/detect_priv.h - what the files of the detector share: candidate
+ * boxes, the shrunken copies of a picture, and the canvases that P-Net sees.
+ * For core/face/detect*.c only. */
+#ifndef CORE_FACE_DETECT_PRIV_H
+#define CORE_FACE_DETECT_PRIV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/face/detect.h"
+
+/* --- candidates (detect_boxes.c) ------------------------------------- */
+
+struct candidate {
+    struct box box;
+    float score;
+    float reg[4];     /* box regression, in box sizes */
+    float points[10]; /* O-Net: five x, five y, in box sizes */
+};
+
+struct candidates {
+    struct candidate *at;
+    int n, room;
+};
+
+enum overlap {
+    OVERLAP_UNION, /* intersection over union, boxes as areas */
+    OVERLAP_MIN    /* over the smaller; boxes as inclusive pixels */
+};
+
+/* Append a blank one; NULL when memory is out. */
+struct candidate *detect_push(struct candidates *c);
+void detect_candidates_fini(struct candidates *c);
+/* Sort by score, best first, and forget all but the best `most`. */
+void detect_best(struct candidates *c, int most);
+/* Greedy non-maximum suppression: best first, whatever overlaps a kept one
+ * by more than `most` goes. Leaves c sorted by score. */
+void detect_nms(struct candidates *c, float most, enum overlap kind);
+/* Move the box by its regression; sides count `plus` pixels more than the
+ * difference of their ends. */
+void detect_regress(struct candidates *c, float plus);
+void detect_square(struct candidates *c); /* the longer side, same centre */
+
+/* --- the picture in several sizes (detect_pyramid.c) ------------------ */
+
+enum {
+    DETECT_CELL = 12,    /* P-Net looks at 12x12 pixels */
+    DETECT_STRIDE = 2,   /* every other pixel */
+    DETECT_CANVAS = 640, /* longest side of a canvas */
+    DETECT_MIPS = 12
+};
+
+/* A picture and its halves, quarters …, so that a strong reduction reads at
+ * most 16x16 pixels for one. */
+struct detect_mips {
+    const struct image *base;
+    struct image at[DETECT_MIPS]; /* [0] borrows base's pixels */
+    int n;
+    uint8_t *pixels; /* of [1..]; kept between pictures */
+    size_t room;
+};
+int detect_mips_build(struct detect_mips *m, const struct image *img,
+                      struct error *err);
+void detect_mips_fini(struct detect_mips *m);
+
+/* A part of the reduction of a picture's rectangle to out_w x out_h. */
+struct detect_part {
+    int x, y, w, h;     /* the rectangle, inside the picture */
+    int out_w, out_h;   /* what the whole would be reduced to */
+    int px, py, pw, ph; /* the part wanted; it may reach over the reduction's
+                           right and lower edge, where the last pixel is
+                           repeated */
+};
+/* Area average, as (v - 127.5) / 128, into three planes `plane` floats apart
+ * with rows `row` floats apart. */
+void detect_reduce(const struct detect_mips *m, const struct detect_part *p,
+                   float *out, size_t plane, size_t row);
+
+struct detect_tile { /* a piece of a level on a canvas */
+    int level;
+    int cell_x, cell_y; /* first of its output cells in the level's */
+    int n_x, n_y;       /* output cells; 2n+10 pixels */
+    int x, y;           /* place on the canvas, even */
+    int canvas;
+};
+struct detect_level {
+    double scale;
+    int w, h;
+};
+enum {
+    DETECT_MAX_LEVELS = 96
+};
+struct detect_layout {
+    struct detect_level levels[DETECT_MAX_LEVELS];
+    int n_levels;
+    struct detect_tile *tiles; /* kept between pictures */
+    int n_tiles, room;
+    struct {
+        int w, h;
+    } * canvases;
+    int n_canvases, room_canvases;
+};
+/* Levels for a w x h picture, cut in tiles, packed on as few canvases as do;
+ * every canvas at most DETECT_CANVAS on a side. */
+int detect_layout_build(struct detect_layout *l, int w, int h, float min_face,
+                        float factor, struct error *err);
+void detect_layout_fini(struct detect_layout *l);
+
+#endif
