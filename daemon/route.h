@@ -5,41 +5,16 @@
 #ifndef DAEMON_ROUTE_H
 #define DAEMON_ROUTE_H
 
-#include <jansson.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "core/base/error.h"
 #include "daemon/http.h"
+#include "daemon/job.h"
 #include "daemon/server.h"
 
-enum { ROUTE_MAX_ARGS = 2, ROUTE_SMALL_BODY = 64 * 1024 };
-
-enum job_stage { JOB_PREPARE, JOB_EMBED, JOB_FINISH };
-
-/* One request on its way; it is its request's state and is freed with it. */
-struct job {
-    struct server *server;
-    struct request *req;
-    const struct route *route;
-    char args[ROUTE_MAX_ARGS][STORE_ID_MAX + 1]; /* {…} of the path, in order;
-                                                    each is store_id_valid */
-    unsigned rights; /* KEYS_* bits of the caller's key */
-    enum job_stage stage;
-    bool answered;
-    /* prepare: the working thread's own scratch. */
-    struct detect_scratch *scratch;
-    /* Faces for the batch: job_add_chip in prepare; they live in state. */
-    const float **chips;
-    int n_chips;
-    float *embeddings; /* [n_chips, dim], there in finish */
-    void *state;       /* the handler's own, from prepare to finish */
-    void (*state_free)(void *state);
-    char error_image[64]; /* field name of the image at fault, or "" */
-    int error_index;      /* index of it where there are several, or -1 */
-    struct error error;   /* of the batch */
-    int64_t start_us;     /* CLOCK_MONOTONIC, work began */
-    int64_t decode_us, detect_us, align_us; /* sums over its photos */
-    struct batch_group group;
+enum {
+    ROUTE_SMALL_BODY = 64 * 1024
 };
 
 struct route {
@@ -70,20 +45,6 @@ const struct route *route_match(const char *method, const char *path,
                                 char args[ROUTE_MAX_ARGS][STORE_ID_MAX + 1],
                                 const char **allow, struct error *err);
 
-/* Work on it until it is answered or waits for the batch. Takes over one
- * reference to the request. Thread: work, with its own scratch. */
-void job_work(struct job *job, struct detect_scratch *scratch);
-
-/* One face more for the batch; chip is borrowed until the answer. */
-int job_add_chip(struct job *job, const float *chip, struct error *err);
-const float *job_embedding(const struct job *job, int i);
-
-/* Take the body and answer, once; take_body NULL (no memory) answers 503.
- * Reals are written with 9 digits. */
-void job_answer(struct job *job, int status, json_t *take_body);
-/* Take a malloc'd text and answer. */
-void job_answer_text(struct job *job, int status, const char *content_type,
-                     char *take_text, size_t len);
 /* problem+json text for an error: malloc'd, NULL when memory is out. image
  * NULL or "": none; index -1: none; request_id NULL: none. */
 char *problem_text(const struct error *err, const char *image, int index,

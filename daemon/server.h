@@ -47,7 +47,7 @@ struct server {
     atomic_bool gallery_stale; /* memory lacks a stored face: to be rebuilt */
     int64_t started_us;
     int port;
-    bool on_loopback; /* every listening address is */
+    bool on_loopback;         /* every listening address is */
     struct server_past *past; /* configs and keys that SIGHUP replaced */
 };
 
