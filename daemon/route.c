@@ -304,7 +304,7 @@ static int admit_key(struct server *s, struct request *req,
         return 0;
     if (!keys)
         return admit_keyless(s, req, rights, err);
-    wait_s = limiter_wait(s->limiter, peer);
+    wait_s = limiter_blocked(s->limiter, peer, server_now_us());
     if (wait_s > 0) {
         add_seconds(req, wait_s);
         return error_set(err, ERR_TOO_MANY,
@@ -319,7 +319,7 @@ static int admit_key(struct server *s, struct request *req,
             return error_set(err, ERR_UNAUTHORIZED,
                              "send a key as 'Authorization: Bearer KEY' or "
                              "'X-Api-Key: KEY'");
-        limiter_failure(s->limiter, peer);
+        limiter_failed(s->limiter, peer, server_now_us());
         log_event(LOG_LEVEL_WARN, "wrong_key", "id=%s peer=%s", request_id(req),
                   log_quote(peer, quoted, sizeof(quoted)));
         return error_set(err, ERR_UNAUTHORIZED, "the key is not known");
