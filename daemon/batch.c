@@ -131,8 +131,7 @@ static int run(struct batch *b, struct batch_group *list, int n,
     for (struct batch_group *g = list; g; g = g->next)
         for (int k = 0; k < g->n; k++)
             b->chips[i++] = g->chips[k];
-    if (b->opt.run(b->opt.ctx, b->chips, n, b->rows, &bad, err) != 0 &&
-        bad == 0)
+    if (b->opt.run(b->opt.ctx, b->chips, n, b->rows, &bad, err) != 0)
         return -1;
     took = now_us() - began;
     stats_observe(STATS_EMBED, (double)took / 1e6);

@@ -13,9 +13,8 @@
 
 struct batch; /* queue and worker */
 
-/* n chips to n rows of out, as embedder_run: -1 with *bad > 0 means that the
- * rows that are NaN failed and the others are good. Thread: the inference
- * worker. */
+/* n chips to n rows of out, as embedder_run: *bad rows are NaN, the others
+ * good; -1: none is. Thread: the inference worker. */
 typedef int (*batch_run_fn)(void *ctx, const float *const *chips, int n,
                             float *out, int *bad, struct error *err);
 

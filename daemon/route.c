@@ -353,13 +353,8 @@ static int admit_query(const struct request *req, const struct route *route,
         int len = 0;
         const char *near;
 
-        if (is_one_of(name, route->query)) {
-            for (int j = 0; j < i; j++)
-                if (strcmp(name, request_query_name(req, j)) == 0)
-                    return error_set(err, ERR_BAD_FIELD,
-                                     "the query names '%s' twice", name);
+        if (is_one_of(name, route->query))
             continue;
-        }
         near = route_nearest(name, route->query, &len);
         if (near)
             return error_set(err, ERR_BAD_FIELD,

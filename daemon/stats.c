@@ -30,21 +30,25 @@ static const struct {
     const char *name, *help;
     const double *bounds;
 } about[STATS_HISTOGRAMS] = {
-    [STATS_REQUEST] = {"request_seconds",
-                       "From the first byte of a request to its answer",
+    [STATS_REQUEST] = {"facenetd_request_seconds",
+                       "From the first byte of a request to its answer.",
                        seconds},
-    [STATS_DECODE] = {"decode_seconds", "Decoding one photo", seconds},
-    [STATS_DETECT] = {"detect_seconds", "Finding the faces of one photo",
+    [STATS_DECODE] = {"facenetd_decode_seconds", "Decoding one photo.",
                       seconds},
-    [STATS_ALIGN] = {"align_seconds", "Aligning the faces of one photo",
-                     seconds},
-    [STATS_QUEUE_WAIT] = {"queue_wait_seconds",
-                          "Wait of one request's faces for their batch",
+    [STATS_DETECT] = {"facenetd_detect_seconds",
+                      "Finding the faces of one photo.", seconds},
+    [STATS_ALIGN] = {"facenetd_align_seconds",
+                     "Aligning the faces of one photo.", seconds},
+    [STATS_QUEUE_WAIT] = {"facenetd_queue_wait_seconds",
+                          "Wait of one request's faces for their batch.",
                           seconds},
-    [STATS_EMBED] = {"embed_seconds", "One batch through the network", seconds},
-    [STATS_BATCH_SIZE] = {"batch_faces", "Faces of one batch", faces},
-    [STATS_SEARCH] = {"search_seconds", "One search of the gallery", seconds},
-    [STATS_STORE] = {"store_seconds", "One change of the database", seconds},
+    [STATS_EMBED] = {"facenetd_embed_seconds", "One batch through the network.",
+                     seconds},
+    [STATS_BATCH_SIZE] = {"facenetd_batch_faces", "Faces of one batch.", faces},
+    [STATS_SEARCH] = {"facenetd_search_seconds", "One search of the gallery.",
+                      seconds},
+    [STATS_STORE] = {"facenetd_store_seconds", "One change of the database.",
+                     seconds},
 };
 
 /* A slot is in use when key is set. The other half of a request's key is set
@@ -123,8 +127,7 @@ void stats_error(const char *code)
 static void head(FILE *out, const char *name, const char *help,
                  const char *type)
 {
-    fprintf(out, "# HELP facenetd_%s %s.\n# TYPE facenetd_%s %s\n", name, help,
-            name, type);
+    fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
 static void print_histogram(FILE *out, enum stats_histogram h)
@@ -136,17 +139,17 @@ static void print_histogram(FILE *out, enum stats_histogram h)
     head(out, name, about[h].help, "histogram");
     for (int i = 0; i < MAX_BUCKETS; i++) {
         n += atomic_load_explicit(&from->buckets[i], memory_order_relaxed);
-        fprintf(out, "facenetd_%s_bucket{le=\"%g\"} %lld\n", name,
-                about[h].bounds[i], n);
+        fprintf(out, "%s_bucket{le=\"%g\"} %lld\n", name, about[h].bounds[i],
+                n);
     }
     n +=
         atomic_load_explicit(&from->buckets[MAX_BUCKETS], memory_order_relaxed);
-    fprintf(out, "facenetd_%s_bucket{le=\"+Inf\"} %lld\n", name, n);
+    fprintf(out, "%s_bucket{le=\"+Inf\"} %lld\n", name, n);
     fprintf(
-        out, "facenetd_%s_sum %.6f\n", name,
+        out, "%s_sum %.6f\n", name,
         (double)atomic_load_explicit(&from->sum_micro, memory_order_relaxed) /
             1e6);
-    fprintf(out, "facenetd_%s_count %lld\n", name, n);
+    fprintf(out, "%s_count %lld\n", name, n);
 }
 
 /* The key of slot i, or 0 where it is free or not yet whole. */
@@ -159,7 +162,7 @@ static int slot_key(int i, const char **method, const char **route)
 
 static void print_requests(FILE *out)
 {
-    head(out, "requests_total", "Requests answered", "counter");
+    head(out, "facenetd_requests_total", "Requests answered.", "counter");
     for (int i = 0; i < MAX_REQUESTS; i++) {
         const char *method, *route;
         int status = slot_key(i, &method, &route), first = 1;
@@ -190,8 +193,8 @@ static void print_requests(FILE *out)
 
 static void print_errors(FILE *out)
 {
-    head(out, "errors_total", "Requests answered with a problem, by its code",
-         "counter");
+    head(out, "facenetd_errors_total",
+         "Requests answered with a problem, by its code.", "counter");
     for (int i = 0; i < MAX_ERRORS; i++) {
         const char *code = atomic_load(&errors[i].code);
         if (code)
@@ -215,7 +218,7 @@ char *stats_text(const struct stats_gauge *gauges, int n, size_t *len)
     for (int i = 0; i < n; i++) {
         head(out, gauges[i].name, gauges[i].help,
              gauges[i].counter ? "counter" : "gauge");
-        fprintf(out, "facenetd_%s %.17g\n", gauges[i].name, gauges[i].value);
+        fprintf(out, "%s %.17g\n", gauges[i].name, gauges[i].value);
     }
     failed = ferror(out);
     if (fclose(out) != 0 || failed) {

@@ -28,7 +28,7 @@ void stats_error(const char *code);
 
 /* A gauge read at scrape time, given by the caller. */
 struct stats_gauge {
-    const char *name, *help; /* without the "facenetd_" that is put before */
+    const char *name, *help;
     double value;
     int counter; /* non-zero: a counter, not a gauge */
 };
