@@ -44,5 +44,18 @@ json_t *api_model_json(const struct server *server);
 json_t *api_real(double value, int decimals);
 /* {x0,y0,x1,y1} to 2 decimals. */
 json_t *api_box_json(const float box[4]);
+/* {box,landmarks,detection_score} */
+json_t *api_face_json(const struct face *face);
+/* That of its first chip, with faces_found, width, height. */
+json_t *api_photo_json(const struct photo *photo);
+/* {decode,detect,align,queue,embed,total} in ms. */
+json_t *api_timings_json(const struct job *job);
+/* Search, counted; a gallery that ran out of memory is marked for
+ * rebuilding. As gallery_search. */
+int api_search(struct server *server, const char *gallery, const float *query,
+               double threshold, int limit, struct gallery_hit *hits,
+               struct error *err);
+/* "largest", "single", "all" (one of the field's words) to a choice. */
+enum face_choice api_choice(const char *word, enum face_choice otherwise);
 
 #endif
