@@ -1,16 +1,32 @@
 /* daemon/batch.h - faces of all requests to embeddings, in batches.
- * A bounded queue and one inference worker, which owns the embedder: when it
- * is free it takes whatever waits, up to the cap; no timer. A group (the
- * faces of one request that must be answered together) is never split unless
- * it is larger than a batch. */
+ * A bounded queue and one inference worker: when the device is free it takes
+ * whatever waits, up to the cap; no timer. A group (the faces of one request
+ * that must be answered together) is never split unless it is larger than a
+ * batch. */
 #ifndef DAEMON_BATCH_H
 #define DAEMON_BATCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
-#include "core/face/embed.h"
+#include "core/base/error.h"
 
 struct batch; /* queue and worker */
+
+/* n chips to n rows of out, as embedder_run: *bad rows are NaN, the others
+ * good; -1: none is. Thread: the inference worker. */
+typedef int (*batch_run_fn)(void *ctx, const float *const *chips, int n,
+                            float *out, int *bad, struct error *err);
+
+struct batch_options {
+    batch_run_fn run;
+    void *ctx;          /* of run; outlives the batch */
+    int dim;            /* floats of a row */
+    int batch_max;      /* faces of one run, unless a group is larger */
+    int max_faces;      /* that may wait */
+    int64_t max_bytes;  /* of the chips that wait */
+    int64_t chip_bytes; /* of one chip */
+};
 
 /* The faces of one request. Borrowed by batch from push until done is called,
  * exactly once. */
@@ -18,7 +34,7 @@ struct batch_group {
     const float *const *chips; /* n pointers to [3,h,w] */
     float *out;                /* n rows [dim] */
     int n;
-    int64_t deadline_us;       /* CLOCK_MONOTONIC; later: ERR_DEADLINE */
+    int64_t deadline_us; /* CLOCK_MONOTONIC; later: ERR_DEADLINE; 0: none */
     /* True: the client is gone; skip it (ERR_DEADLINE). May be NULL. */
     bool (*cancelled)(void *ctx);
     /* err NULL: out is filled. Thread: the inference worker; must not
@@ -27,20 +43,26 @@ struct batch_group {
     void *ctx;
     int64_t waited_us, run_us; /* filled before done */
     int batch_n;               /* faces in the batch it ran in */
+    /* batch's own */
+    struct batch_group *next;
+    int64_t pushed_us;
 };
 
-/* take_embedder is owned from then on. chip_bytes: of one face, for
- * max_bytes. */
-struct batch *batch_new(struct embedder *take_embedder, int max_faces,
-                        int64_t max_bytes, int64_t chip_bytes,
-                        struct error *err);
-/* Answers what waits with ERR_STOPPING, ends the worker. */
+struct batch *batch_new(const struct batch_options *opt, struct error *err);
+/* Answers what waits with ERR_STOPPING, ends the worker; a later push fails
+ * with ERR_STOPPING. Once. Thread: main. */
+void batch_close(struct batch *b);
+/* After batch_close, when nobody pushes any more. NULL is fine. */
 void batch_free(struct batch *b);
-/* ERR_QUEUE_FULL when faces or bytes would be over the bound. Thread: any. */
+/* ERR_QUEUE_FULL when faces or bytes would be over the bound; a group larger
+ * than the bound is taken when nothing waits. Thread: any. */
 int batch_push(struct batch *b, struct batch_group *g, struct error *err);
-int batch_waiting(struct batch *b);
+int batch_waiting(struct batch *b); /* faces */
+bool batch_full(struct batch *b);   /* not even one face more */
 /* Seconds until a full queue has room, from the measured rate; >= 1. */
 int batch_retry_after(struct batch *b);
-bool batch_alive(struct batch *b, int timeout_ms); /* watchdog */
+/* False when one run has taken longer than timeout_ms, or faces have waited
+ * that long beside an idle worker (watchdog). */
+bool batch_alive(struct batch *b, int timeout_ms);
 
 #endif

@@ -1,5 +1,6 @@
 /* daemon/server.h - what every handler works with.
- * Built by main.c in order and torn down in reverse; handlers borrow it. */
+ * server_start builds it in order, server_stop tears it down in reverse;
+ * handlers borrow it. Thread of the functions: main. */
 #ifndef DAEMON_SERVER_H
 #define DAEMON_SERVER_H
 
@@ -16,6 +17,7 @@
 #include "daemon/limiter.h"
 #include "daemon/queue.h"
 #include "daemon/stats.h"
+#include "daemon/work.h"
 #include "store/gallery.h"
 #include "store/store.h"
 
@@ -28,15 +30,43 @@ struct server {
     struct device_info device_info;
     struct model *model, *pnet, *rnet, *onet;
     struct detector *detector;
+    struct embedder *embedder;
     enum precision precision;
+    struct face_options photo; /* limits of photos, detector settings */
     struct batch *batch;
     struct store *store;
     struct gallery *gallery; /* of the active model */
-    struct queue *work;      /* of struct job */
+    struct queue *work;      /* of struct job; never full, see jobs_max */
+    struct work *workers;
     struct http *http;
+    atomic_int jobs; /* between admission and answer; each is in the work
+                        queue at most once */
+    int jobs_max;
+    atomic_llong work_us; /* moving mean of a job's time on a work thread */
     atomic_bool ready, stopping;
+    atomic_bool gallery_stale; /* memory lacks a stored face: to be rebuilt */
     int64_t started_us;
     int port;
+    bool on_loopback;         /* every listening address is */
+    struct server_past *past; /* configs and keys that SIGHUP replaced */
 };
+
+/* Everything up to listening. take_config is owned from then on, also on
+ * failure. */
+struct server *server_start(struct config *take_config, struct error *err);
+/* Drain, stop, free. NULL is fine. */
+void server_stop(struct server *s);
+/* Take over new settings, keys and certificate, all or none. */
+int server_reload(struct server *s, struct config *take_config,
+                  struct error *err);
+/* Every part that works for requests answers (watchdog). */
+bool server_alive(struct server *s);
+/* Rebuild the gallery where gallery_stale says so. */
+void server_tend(struct server *s);
+/* Seconds after which a refused request may try again; >= 1. */
+int server_retry_after(struct server *s);
+/* True: a new request could not be answered in time, refuse it. */
+bool server_busy(struct server *s);
+int64_t server_now_us(void); /* CLOCK_MONOTONIC */
 
 #endif

@@ -1,5 +1,6 @@
 /* daemon/stats.h - counters and histograms, and their Prometheus text.
- * Atomic, lock-free to record. Thread: any. */
+ * Atomic, lock-free to record; they count since the process began.
+ * Thread: any. */
 #ifndef DAEMON_STATS_H
 #define DAEMON_STATS_H
 
@@ -7,7 +8,7 @@
 #include <stdint.h>
 
 enum stats_histogram {
-    STATS_REQUEST,    /* seconds, whole request */
+    STATS_REQUEST, /* seconds, whole request */
     STATS_DECODE,
     STATS_DETECT,
     STATS_ALIGN,
@@ -20,8 +21,8 @@ enum stats_histogram {
 };
 
 void stats_observe(enum stats_histogram h, double value);
-/* A finished request: route is a string that lives for ever (the table's). */
-void stats_request(const char *route, int status);
+/* A finished request: method and route live for ever (the table's). */
+void stats_request(const char *method, const char *route, int status);
 /* code: error_wire text of a refusal, lives for ever. */
 void stats_error(const char *code);
 
@@ -31,7 +32,8 @@ struct stats_gauge {
     double value;
     int counter; /* non-zero: a counter, not a gauge */
 };
-/* Prometheus text exposition 0.0.4, malloc'd, *len its length. */
+/* Prometheus text exposition 0.0.4, malloc'd, *len its length; NULL when
+ * memory is out. */
 char *stats_text(const struct stats_gauge *gauges, int n, size_t *len);
 
 #endif

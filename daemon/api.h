@@ -1,0 +1,61 @@
+/* daemon/api.h - the handlers that the route table names, and what several
+ * of them share. Each resource has its file api_*.c: JSON in, a call, JSON
+ * out. A _prepare parses, decodes, detects and aligns; a _finish searches,
+ * stores and answers. Thread: work; those whose row says `now`: HTTP. */
+#ifndef DAEMON_API_H
+#define DAEMON_API_H
+
+#include "daemon/route.h"
+
+int api_verify_prepare(struct job *job, struct error *err);
+int api_verify_finish(struct job *job, struct error *err);
+int api_enroll_prepare(struct job *job, struct error *err);
+int api_enroll_finish(struct job *job, struct error *err);
+int api_identify_prepare(struct job *job, struct error *err);
+int api_identify_finish(struct job *job, struct error *err);
+int api_detect_prepare(struct job *job, struct error *err);
+int api_detect_finish(struct job *job, struct error *err);
+int api_embed_prepare(struct job *job, struct error *err);
+int api_embed_finish(struct job *job, struct error *err);
+
+int api_subjects_list(struct job *job, struct error *err);
+int api_subjects_get(struct job *job, struct error *err);
+int api_subjects_patch(struct job *job, struct error *err);
+int api_subjects_remove(struct job *job, struct error *err);
+int api_subject_faces(struct job *job, struct error *err);
+int api_face_get(struct job *job, struct error *err);
+int api_face_remove(struct job *job, struct error *err);
+int api_galleries_list(struct job *job, struct error *err);
+int api_galleries_get(struct job *job, struct error *err);
+int api_galleries_remove(struct job *job, struct error *err);
+int api_models(struct job *job, struct error *err);
+int api_info(struct job *job, struct error *err);
+int api_healthz(struct job *job, struct error *err);
+int api_readyz(struct job *job, struct error *err);
+int api_metrics(struct job *job, struct error *err);
+int api_openapi(struct job *job, struct error *err);
+
+/* The threshold when a request names none: the setting, else the model's at
+ * FAR 1e-3, else 1.1. */
+double api_threshold(const struct server *server);
+/* {id,name,embedding_size} of the model that serves. NULL: no memory. */
+json_t *api_model_json(const struct server *server);
+/* Reals rounded to so many decimals, as answers carry them. */
+json_t *api_real(double value, int decimals);
+/* {x0,y0,x1,y1} to 2 decimals. */
+json_t *api_box_json(const float box[4]);
+/* {box,landmarks,detection_score} */
+json_t *api_face_json(const struct face *face);
+/* That of its first chip, with faces_found, width, height. */
+json_t *api_photo_json(const struct photo *photo);
+/* {decode,detect,align,queue,embed,total} in ms. */
+json_t *api_timings_json(const struct job *job);
+/* Search, counted; a gallery that ran out of memory is marked for
+ * rebuilding. As gallery_search. */
+int api_search(struct server *server, const char *gallery, const float *query,
+               double threshold, int limit, struct gallery_hit *hits,
+               struct error *err);
+/* "largest", "single", "all" (one of the field's words) to a choice. */
+enum face_choice api_choice(const char *word, enum face_choice otherwise);
+
+#endif

@@ -1,0 +1,131 @@
+/* daemon/api_identify.c - POST /identify: who of a gallery is in the photo?
+ * One row a subject, its nearest example named, none beyond the threshold. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/api.h"
+#include "daemon/api_image.h"
+
+static const struct form_field fields[] = {
+    {"image", FORM_IMAGE, NULL},           {"limit", FORM_LIMIT, NULL},
+    {"threshold", FORM_DISTANCE, NULL},    {"gallery", FORM_ID, NULL},
+    {"faces", FORM_CHOICE, "largest|all"}, {NULL, FORM_IMAGE, NULL},
+};
+
+enum {
+    DEFAULT_LIMIT = 10
+};
+
+struct identify {
+    struct form form;
+    struct photo photo;
+};
+
+static void identify_free(void *state)
+{
+    struct identify *q = state;
+
+    form_fini(&q->form);
+    photo_fini(&q->photo);
+    free(q);
+}
+
+int api_identify_prepare(struct job *job, struct error *err)
+{
+    struct identify *q = calloc(1, sizeof(*q));
+    enum face_choice choice;
+
+    if (!q)
+        return error_set(err, ERR_NOMEM, "no memory for the request");
+    job->state = q;
+    job->state_free = identify_free;
+    if (form_read(job, fields, &q->form, err) != 0 ||
+        form_need(&q->form, "image", err) != 0)
+        return -1;
+    choice = api_choice(form_text(&q->form, "faces"), FACE_LARGEST);
+    if (form_photo(job, form_image(&q->form, "image"), choice, 0, &q->photo,
+                   err) != 0)
+        return -1;
+    for (int i = 0; i < q->photo.n_chips; i++)
+        if (job_add_chip(job, q->photo.chips[i].input, err) != 0)
+            return -1;
+    return 0;
+}
+
+static json_t *candidates_json(const struct gallery_hit *hits, int n)
+{
+    json_t *list = json_array();
+
+    for (int i = 0; list && i < n; i++) {
+        json_t *row = json_pack(
+            "{s:s, s:s, s:o, s:I}", "subject", hits[i].subject, "name",
+            hits[i].name, "distance", api_real((double)hits[i].distance, 6),
+            "face", (json_int_t)hits[i].face);
+        if (json_array_append_new(list, row) != 0) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+/* One row for each chosen face. NULL with err. */
+static json_t *faces_json(struct job *job, const char *gallery,
+                          double threshold, int limit, struct error *err)
+{
+    const struct identify *q = job->state;
+    struct gallery_hit *hits = calloc((size_t)limit, sizeof(*hits));
+    json_t *list = json_array();
+
+    error_set(err, ERR_NOMEM, "no memory for the answer");
+    for (int i = 0; hits && list && i < q->photo.n_chips; i++) {
+        json_t *row = api_face_json(&q->photo.chips[i].face);
+        int n = api_search(job->server, gallery, job_embedding(job, i),
+                           threshold, limit, hits, err);
+        int rc = n < 0 ? -1
+                       : json_object_set_new(row, "candidates",
+                                             candidates_json(hits, n));
+        if (rc != 0)
+            json_decref(row);
+        else
+            rc = json_array_append_new(list, row);
+        if (rc != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    if (!hits) {
+        json_decref(list);
+        list = NULL;
+    }
+    free(hits);
+    return list;
+}
+
+int api_identify_finish(struct job *job, struct error *err)
+{
+    const struct identify *q = job->state;
+    const char *gallery = form_gallery(&q->form, job);
+    double threshold =
+        form_number(&q->form, "threshold", api_threshold(job->server));
+    int limit = (int)form_number(&q->form, "limit", DEFAULT_LIMIT);
+    struct store_gallery found;
+    json_t *faces;
+
+    /* An empty answer for a mistyped gallery would read as "a stranger". */
+    if (form_given(&q->form, "gallery") &&
+        store_gallery_get(job->server->store, gallery, &found, err) != 0 &&
+        err->code == ERR_NO_GALLERY)
+        return -1;
+    faces = faces_json(job, gallery, threshold, limit, err);
+    if (!faces)
+        return -1;
+    job_answer(job, 200,
+               json_pack("{s:o, s:s, s:o, s:s, s:o, s:i, s:i, s:i, s:o}",
+                         "faces", faces, "gallery", gallery, "threshold",
+                         api_real(threshold, 6), "metric", "l2_squared",
+                         "model", api_model_json(job->server), "faces_found",
+                         q->photo.n_faces, "width", q->photo.width, "height",
+                         q->photo.height, "timings_ms", api_timings_json(job)));
+    return 0;
+}
