@@ -91,26 +91,12 @@ int api_face_get(struct job *job, struct error *err)
 
 int api_face_remove(struct job *job, struct error *err)
 {
-    struct server *s = job->server;
-    struct error second = {0};
     struct store_face face;
     int64_t id;
-    int rc;
 
     if (api_query_face(job->args[0], &id, err) < 0)
         return -1;
-    rc = store_face_remove(s->store, id, &face, err);
-    if (rc < 0 && err->code != ERR_NO_FACE_ID)
-        return -1;
-    /* Also when the store has no such face: an earlier attempt may have
-     * ended between the two. */
-    if (gallery_remove_face(s->gallery, id, &second) < 0 &&
-        second.code != ERR_NO_FACE_ID) {
-        *err = second;
-        return error_context(err, "erased from disk, not yet from memory; "
-                                  "repeat the request");
-    }
-    if (rc < 0)
+    if (store_face_remove(job->server->store, id, &face, err) < 0)
         return -1;
     return answer(job,
                   json_pack("{s:I, s:s, s:s, s:i}", "deleted", (json_int_t)id,

@@ -75,23 +75,10 @@ int api_galleries_get(struct job *job, struct error *err)
 
 int api_galleries_remove(struct job *job, struct error *err)
 {
-    struct server *s = job->server;
-    struct error second = {0};
     const char *id = job->args[0];
-    int n_faces = 0, rc;
+    int n_faces = 0;
 
-    rc = store_gallery_remove(s->store, id, &n_faces, err);
-    if (rc < 0 && err->code != ERR_NO_GALLERY)
-        return -1;
-    /* Also when the store has no such gallery: an earlier attempt may have
-     * ended between the two. */
-    if (gallery_remove_all(s->gallery, id, &second) < 0 &&
-        second.code != ERR_NO_GALLERY) {
-        *err = second;
-        return error_context(err, "erased from disk, not yet from memory; "
-                                  "repeat the request");
-    }
-    if (rc < 0)
+    if (store_gallery_remove(job->server->store, id, &n_faces, err) < 0)
         return -1;
     return answer(job, json_pack("{s:s, s:i}", "deleted", id, "faces", n_faces),
                   err);

@@ -1,19 +1,13 @@
 /* daemon/api_subjects.c - GET, PATCH and DELETE of /subjects: the record of
- * who is enrolled. Creating one is POST /enroll. A write goes to the store
- * first and then to the gallery in memory, and the answer comes after both,
- * so that no search after the answer sees the state before it. */
+ * who is enrolled. Creating one is POST /enroll. A write returns from the
+ * store when it is durable and the gallery in memory has followed it, so that
+ * no search after the answer sees the state before it. */
 #include "daemon/api.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/api_query.h"
-
-/* Concurrent writers may reach store and gallery in different orders; so many
- * times is the name read back until the two agree. */
-enum {
-    RENAME_ROUNDS = 16
-};
 
 static json_t *subject_json(const struct store_subject *sub)
 {
@@ -188,30 +182,6 @@ static int read_change(json_t *root, struct change *out, struct error *err)
     return 0;
 }
 
-/* Give the gallery the name that the store holds, whoever wrote it last. */
-static int follow_name(struct job *job, const char *gallery, const char *id,
-                       struct error *err)
-{
-    char last[STORE_NAME_MAX + 1] = "";
-
-    for (int i = 0; i < RENAME_ROUNDS; i++) {
-        struct store_subject sub = {0};
-        bool settled;
-
-        if (store_subject_get(job->server->store, gallery, id, &sub, err) < 0)
-            return -1;
-        settled = i > 0 && strcmp(last, sub.name) == 0;
-        memcpy(last, sub.name, sizeof(last));
-        store_subject_fini(&sub);
-        if (settled)
-            return 0;
-        if (gallery_rename(job->server->gallery, gallery, id, last, err) < 0 &&
-            err->code != ERR_NO_SUBJECT)
-            return -1; /* without faces it is not in the gallery */
-    }
-    return 0;
-}
-
 int api_subjects_patch(struct job *job, struct error *err)
 {
     struct change change = {0};
@@ -238,8 +208,6 @@ int api_subjects_patch(struct job *job, struct error *err)
     if (store_subject_update(job->server->store, gallery, id, change.name,
                              change.metadata, err) < 0)
         goto out;
-    if (change.name && follow_name(job, gallery, id, err) < 0)
-        goto out;
     rc = answer_subject(job, gallery, id, err);
 out:
     free(change.metadata);
@@ -249,27 +217,13 @@ out:
 
 int api_subjects_remove(struct job *job, struct error *err)
 {
-    struct server *s = job->server;
-    struct error second = {0};
     const char *gallery;
     const char *id = subject_of(job, &gallery, err);
     json_t *body;
-    int n_faces = 0, rc;
+    int n_faces = 0;
 
-    if (!id)
-        return -1;
-    rc = store_subject_remove(s->store, gallery, id, &n_faces, err);
-    if (rc < 0 && err->code != ERR_NO_SUBJECT)
-        return -1;
-    /* Also when the store has no such subject: an earlier attempt may have
-     * ended between the two. */
-    if (gallery_remove_subject(s->gallery, gallery, id, &second) < 0 &&
-        second.code != ERR_NO_SUBJECT && second.code != ERR_NO_GALLERY) {
-        *err = second;
-        return error_context(err, "erased from disk, not yet from memory; "
-                                  "repeat the request");
-    }
-    if (rc < 0)
+    if (!id || store_subject_remove(job->server->store, gallery, id, &n_faces,
+                                    err) < 0)
         return -1;
     body = json_pack("{s:s, s:s, s:i}", "deleted", id, "gallery", gallery,
                      "faces", n_faces);
