@@ -31,7 +31,8 @@ ALL_LDFLAGS := -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS_$(V)) $(LDFLAG
 
 SRC := $(sort $(wildcard core/*/*.c store/*.c config/*.c daemon/*.c))
 SRC := $(filter-out daemon/main.c,$(SRC))
-GEN := $(B)/gen/onnx.pb-c.c $(B)/gen/onnx.pb-c.h $(B)/gen/schema.h
+GEN := $(B)/gen/onnx.pb-c.c $(B)/gen/onnx.pb-c.h $(B)/gen/schema.h \
+        $(B)/gen/openapi.h
 OBJ := $(SRC:%.c=$(B)/%.o) $(B)/gen/onnx.pb-c.o
 LIB := $(B)/libfacenetd.a
 UNIT := $(sort $(wildcard tests/unit/test_*.c))
@@ -53,7 +54,7 @@ build/facenetd build/facenetctl:
 $(B)/facenetd: $(B)/daemon/main.o $(LIB)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(B)/facenetctl: $(CTL_OBJ) $(LIB)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs libcurl)
 $(LIB): $(OBJ)
 	@rm -f $@
 	ar rcs $@ $^
@@ -64,6 +65,9 @@ $(B)/gen/onnx.pb-c.h $(B)/gen/onnx.pb-c.c &: $(PROTO_DIR)/onnx.proto
 	@mkdir -p $(B)/gen
 	protoc-c --proto_path=$(PROTO_DIR) --c_out=$(B)/gen onnx.proto
 $(B)/gen/schema.h: store/schema.sql
+	@mkdir -p $(B)/gen
+	sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< > $@
+$(B)/gen/openapi.h: daemon/openapi.json
 	@mkdir -p $(B)/gen
 	sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< > $@
 $(B)/gen/onnx.pb-c.o: $(B)/gen/onnx.pb-c.c
@@ -78,6 +82,8 @@ $(B)/tests/unit/%: $(B)/tests/unit/%.o $(LIB)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 $(B)/tests/op/test_op: $(OPTEST:%.c=$(B)/%.o) $(LIB)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+$(B)/tests/http/%: $(B)/tests/http/%.o $(LIB)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(LIB)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(B)/bench/%: $(B)/bench/%.o $(LIB)

@@ -1,0 +1,290 @@
+/* daemon/api_info.c - what this daemon is and how it is: /info, /models,
+ * health and readiness. Nothing here waits for the network; health and
+ * readiness are answered on the HTTP thread and so must not block. */
+#include "daemon/api.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "store/gallery.h"
+
+enum {
+    MAX_MODEL_FILES = 1000
+};
+
+/* The settings that bound what a client may send or ask for. */
+static const struct {
+    const char *name;
+    size_t offset;
+} limits[] = {
+#define LIMIT(field)                                                           \
+    {                                                                          \
+#field, offsetof(struct config, field)                                 \
+    }
+    LIMIT(max_body),
+    LIMIT(max_image_bytes),
+    LIMIT(max_image_pixels),
+    LIMIT(max_image_side),
+    LIMIT(min_image_side),
+    LIMIT(max_scans),
+    LIMIT(decode_ms),
+    LIMIT(min_face),
+    LIMIT(max_faces_per_image),
+    LIMIT(max_faces_per_subject),
+    LIMIT(search_limit_max),
+    LIMIT(batch_max),
+    LIMIT(queue_faces),
+    LIMIT(queue_bytes),
+    LIMIT(max_buffered),
+    LIMIT(max_connections),
+    LIMIT(max_connections_per_address),
+    LIMIT(max_auth_failures),
+    LIMIT(deadline_ms),
+    LIMIT(header_ms),
+    LIMIT(body_ms),
+    LIMIT(idle_ms),
+#undef LIMIT
+};
+
+static json_t *limits_json(const struct config *c)
+{
+    json_t *o =
+        json_pack("{s:i, s:i, s:i}", "id_bytes", STORE_ID_MAX, "name_bytes",
+                  STORE_NAME_MAX, "metadata_bytes", STORE_METADATA_MAX);
+
+    for (size_t i = 0; o && i < sizeof(limits) / sizeof(limits[0]); i++) {
+        int64_t value;
+        memcpy(&value, (const char *)c + limits[i].offset, sizeof(value));
+        if (json_object_set_new(o, limits[i].name, json_integer(value)) < 0) {
+            json_decref(o);
+            return NULL;
+        }
+    }
+    return o;
+}
+
+static json_t *thresholds_json(const struct contract *c)
+{
+    json_t *list = json_array();
+
+    for (int i = 0; list && i < c->n_thresholds; i++) {
+        const struct model_threshold *t = &c->thresholds[i];
+        json_t *row = json_pack("{s:f, s:o, s:I, s:I}", "far", t->far,
+                                "threshold", api_real(t->threshold, 6), "pairs",
+                                (json_int_t)t->n_impostor, "accepted",
+                                (json_int_t)t->n_accepted);
+        if (json_array_append_new(list, row) < 0) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static const char *kind_text(enum model_kind kind)
+{
+    static const char *const names[] = {
+        [MODEL_EMBEDDER] = "embedder",
+        [MODEL_PNET] = "mtcnn-pnet",
+        [MODEL_RNET] = "mtcnn-rnet",
+        [MODEL_ONET] = "mtcnn-onet",
+    };
+    return names[kind];
+}
+
+/* Adds the contract's fields to o. */
+static int add_contract(json_t *o, const struct contract *c)
+{
+    char crop[64], scale[128];
+    json_t *more = json_pack(
+        "{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:s, s:o}", "kind",
+        kind_text(c->kind), "crop", contract_crop_text(c, crop, sizeof(crop)),
+        "scale", contract_scale_text(c, scale, sizeof(scale)), "channels",
+        c->bgr ? "bgr" : "rgb", "width", c->width, "height", c->height,
+        "embedding_size", c->dim, "licence", c->licence, "source", c->source,
+        "parent", c->parent, "thresholds", thresholds_json(c));
+    int rc = more ? json_object_update(o, more) : -1;
+
+    json_decref(more);
+    return rc;
+}
+
+static json_t *model_json(const struct server *s)
+{
+    json_t *o =
+        json_pack("{s:s, s:s}", "id", s->model->id, "name", s->model->name);
+
+    if (o && (add_contract(o, &s->model->contract) < 0 ||
+              json_object_set_new(o, "threshold_in_use",
+                                  api_real(api_threshold(s), 6)) < 0)) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
+static const char *precision_why(const struct server *s, const struct config *c)
+{
+    if (strcmp(c->precision, "auto") != 0)
+        return "the setting precision asks for it";
+    if (s->precision == PRECISION_BF16)
+        return "the processor is quicker in bf16 and the model's check holds";
+    if (s->device_info.fast_bf16)
+        return "the model's check does not hold in bf16";
+    return "the processor has no quick bf16";
+}
+
+static json_t *device_json(const struct server *s, const struct config *c)
+{
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s}", "backend",
+                     s->device->backend->name, "name", s->device_info.name,
+                     "isa", s->device_info.isa, "threads",
+                     s->device_info.n_threads, "precision",
+                     s->precision == PRECISION_BF16 ? "bf16" : "f32", "why",
+                     precision_why(s, c));
+}
+
+static json_t *galleries_json(struct server *s)
+{
+    struct gallery_size size = {0};
+
+    gallery_size(s->gallery, &size);
+    return json_pack("{s:I, s:I, s:I, s:I}", "galleries",
+                     (json_int_t)size.n_galleries, "subjects",
+                     (json_int_t)size.n_subjects, "faces",
+                     (json_int_t)size.n_faces, "bytes", (json_int_t)size.bytes);
+}
+
+int api_info(struct job *job, struct error *err)
+{
+    struct server *s = job->server;
+    const struct config *c = atomic_load(&s->config);
+    json_t *body = json_pack(
+        "{s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:o}", "version", FACENETD_VERSION,
+        "metric", "l2_squared", "model", model_json(s), "device",
+        device_json(s, c), "limits", limits_json(c), "gallery",
+        galleries_json(s), "default_gallery", c->default_gallery, "uptime_s",
+        api_real((double)(server_now_us() - s->started_us) / 1e6, 3));
+
+    if (!body)
+        return error_set(err, ERR_NOMEM, "no memory for the answer");
+    job_answer(job, 200, body);
+    return 0;
+}
+
+/* The loaded model whose file has this name (without .onnx), or NULL. */
+static const struct model *loaded(const struct server *s, const char *name)
+{
+    const struct model *const all[] = {s->model, s->pnet, s->rnet, s->onet};
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        if (all[i] && strcmp(all[i]->name, name) == 0)
+            return all[i];
+    return NULL;
+}
+
+static json_t *model_file_json(const struct server *s, int dir,
+                               const char *file)
+{
+    char name[256];
+    size_t len = strlen(file) - strlen(".onnx");
+    const struct model *m;
+    struct stat st;
+    json_t *o;
+
+    if (fstatat(dir, file, &st, 0) < 0 || !S_ISREG(st.st_mode))
+        return json_null(); /* gone since it was listed */
+    memcpy(name, file, len);
+    name[len] = '\0';
+    m = loaded(s, name);
+    o = json_pack("{s:s, s:I, s:b, s:b}", "name", name, "bytes",
+                  (json_int_t)st.st_size, "loaded", m != NULL, "active",
+                  m == s->model);
+    if (o && m &&
+        (json_object_set_new(o, "id", json_string(m->id)) < 0 ||
+         add_contract(o, &m->contract) < 0)) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
+static int is_model(const struct dirent *e)
+{
+    size_t len = strlen(e->d_name);
+
+    return e->d_name[0] != '.' && len > 5 && len < 256 &&
+           strcmp(e->d_name + len - 5, ".onnx") == 0;
+}
+
+int api_models(struct job *job, struct error *err)
+{
+    struct server *s = job->server;
+    const char *path = atomic_load(&s->config)->models;
+    struct dirent **entries = NULL;
+    json_t *list = json_array();
+    int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int n = dir < 0 ? -1 : scandirat(dir, ".", &entries, is_model, alphasort);
+    int rc = -1;
+
+    if (n < 0) {
+        error_set(err, ERR_FILE, "the model directory cannot be read: %s",
+                  strerror(errno));
+        goto out;
+    }
+    for (int i = 0; list && i < n && i < MAX_MODEL_FILES; i++) {
+        json_t *row = model_file_json(s, dir, entries[i]->d_name);
+        if (json_is_null(row))
+            continue;
+        if (json_array_append_new(list, row) < 0) {
+            error_set(err, ERR_NOMEM, "no memory for the answer");
+            goto out;
+        }
+    }
+    job_answer(job, 200, json_pack("{s:O}", "models", list));
+    rc = 0;
+out:
+    for (int i = 0; i < n; i++)
+        free(entries[i]);
+    free(entries);
+    json_decref(list);
+    if (dir >= 0)
+        close(dir);
+    return rc;
+}
+
+static int answer_state(struct job *job, const char *state)
+{
+    job_answer(job, 200, json_pack("{s:s}", "status", state));
+    return 0;
+}
+
+/* Alive: able to answer. A database that failed does not heal, so that a
+ * supervisor should restart the daemon. */
+int api_healthz(struct job *job, struct error *err)
+{
+    if (store_failed(job->server->store))
+        return error_set(err, ERR_STORAGE,
+                         "the database failed; a restart is needed");
+    return answer_state(job, "ok");
+}
+
+int api_readyz(struct job *job, struct error *err)
+{
+    struct server *s = job->server;
+
+    if (atomic_load(&s->stopping))
+        return error_set(err, ERR_STOPPING, "the daemon is stopping");
+    if (!atomic_load(&s->ready))
+        return error_set(err, ERR_NOT_READY, "the daemon is starting");
+    if (store_failed(s->store))
+        return error_set(err, ERR_STORAGE,
+                         "the database failed; a restart is needed");
+    return answer_state(job, "ready");
+}

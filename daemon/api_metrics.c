@@ -1,0 +1,147 @@
+/* daemon/api_metrics.c - GET /metrics: the counters of daemon/stats with the
+ * gauges that are read when asked for, as Prometheus text. */
+#include "daemon/api.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/batch.h"
+#include "daemon/log.h"
+#include "store/gallery.h"
+
+enum {
+    MAX_GAUGES = 40
+};
+
+struct gauges {
+    struct stats_gauge row[MAX_GAUGES];
+    int n;
+};
+
+static void add(struct gauges *g, const char *name, int counter, double value,
+                const char *help)
+{
+    if (g->n < MAX_GAUGES)
+        g->row[g->n++] = (struct stats_gauge){
+            .name = name, .help = help, .value = value, .counter = counter};
+}
+
+static void add_queues(struct gauges *g, struct server *s)
+{
+    struct http_stats h = {0};
+
+    http_stats(s->http, &h);
+    add(g, "facenetd_work_queue_length", 0, (double)queue_length(s->work),
+        "Requests that wait for a work thread.");
+    add(g, "facenetd_batch_waiting", 0, batch_waiting(s->batch),
+        "Faces that wait for the network.");
+    add(g, "facenetd_connections", 0, (double)h.connections,
+        "Open connections.");
+    add(g, "facenetd_in_flight", 0, (double)h.in_flight,
+        "Requests between their headers and their answer.");
+    add(g, "facenetd_buffered_bytes", 0, (double)h.buffered_bytes,
+        "Memory of request bodies.");
+    add(g, "facenetd_connections_refused_total", 1, (double)h.refused,
+        "Connections refused over a limit.");
+    add(g, "facenetd_connections_timed_out_total", 1, (double)h.timed_out,
+        "Connections closed because a request did not arrive in time.");
+}
+
+static void add_store(struct gauges *g, struct server *s)
+{
+    struct gallery_size size = {0};
+    struct store_stats st = {0};
+
+    gallery_size(s->gallery, &size);
+    add(g, "facenetd_gallery_galleries", 0, (double)size.n_galleries,
+        "Galleries in memory.");
+    add(g, "facenetd_gallery_subjects", 0, (double)size.n_subjects,
+        "Subjects in memory.");
+    add(g, "facenetd_gallery_faces", 0, (double)size.n_faces,
+        "Embeddings in memory.");
+    add(g, "facenetd_gallery_bytes", 0, (double)size.bytes,
+        "Memory of the galleries.");
+    add(g, "facenetd_store_failed", 0, store_failed(s->store),
+        "1 when the database failed and writes are refused.");
+    if (store_stats(s->store, &st, NULL) < 0)
+        return;
+    add(g, "facenetd_store_faces", 0, (double)st.n_faces,
+        "Faces in the database.");
+    add(g, "facenetd_store_subjects", 0, (double)st.n_subjects,
+        "Subjects in the database.");
+    add(g, "facenetd_store_bytes", 0, (double)st.bytes,
+        "Size of the database file.");
+    add(g, "facenetd_store_wal_bytes", 0, (double)st.wal_bytes,
+        "Size of the write-ahead log.");
+    add(g, "facenetd_store_commits_total", 1, (double)st.n_commits,
+        "Commits of the database.");
+    add(g, "facenetd_store_writes_total", 1, (double)st.n_writes,
+        "Changes that those commits carried.");
+}
+
+static void add_process(struct gauges *g, struct server *s)
+{
+    long pages = 0, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+
+    if (f) {
+        if (fscanf(f, "%ld %ld", &pages, &resident) != 2)
+            pages = resident = 0;
+        fclose(f);
+    }
+    if (resident > 0) {
+        add(g, "process_resident_memory_bytes", 0,
+            (double)resident * (double)sysconf(_SC_PAGESIZE),
+            "Resident memory.");
+        add(g, "process_virtual_memory_bytes", 0,
+            (double)pages * (double)sysconf(_SC_PAGESIZE), "Virtual memory.");
+    }
+    add(g, "facenetd_uptime_seconds", 0,
+        (double)(server_now_us() - s->started_us) / 1e6,
+        "Time since the start.");
+    add(g, "facenetd_ready", 0, atomic_load(&s->ready),
+        "1 when requests are served.");
+    add(g, "facenetd_log_dropped_total", 1, (double)log_dropped(),
+        "Log lines lost to a full pipe.");
+}
+
+/* text and the build line in one buffer; takes text. NULL: no memory. */
+static char *with_build(const struct server *s, char *take_text, size_t *len)
+{
+    char *all = NULL;
+    int n = asprintf(
+        &all,
+        "%s# HELP facenetd_build_info Version, model and arithmetic.\n"
+        "# TYPE facenetd_build_info gauge\n"
+        "facenetd_build_info{version=\"%s\",model=\"%s\",device=\"%s\","
+        "precision=\"%s\"} 1\n",
+        take_text, FACENETD_VERSION, s->model->id, s->device->backend->name,
+        s->precision == PRECISION_BF16 ? "bf16" : "f32");
+
+    free(take_text);
+    if (n < 0)
+        return NULL;
+    *len = (size_t)n;
+    return all;
+}
+
+int api_metrics(struct job *job, struct error *err)
+{
+    struct gauges g = {.n = 0};
+    char *text;
+    size_t len = 0;
+
+    add_queues(&g, job->server);
+    add_store(&g, job->server);
+    add_process(&g, job->server);
+    text = stats_text(g.row, g.n, &len);
+    if (text)
+        text = with_build(job->server, text, &len);
+    if (!text)
+        return error_set(err, ERR_NOMEM, "no memory for the answer");
+    job_answer_text(job, 200, "text/plain; version=0.0.4; charset=utf-8", text,
+                    len);
+    return 0;
+}
