@@ -11,7 +11,7 @@
 
 enum {
     CRYPTO_SHA256_LEN = 32,
-    CRYPTO_KEY_LEN = 32, /* AES-256-GCM */
+    CRYPTO_KEY_LEN = 32,        /* AES-256-GCM */
     CRYPTO_SEAL_EXTRA = 12 + 16 /* nonce before, tag after */
 };
 

@@ -22,14 +22,17 @@ struct image_limits {
     int max_side;       /* default 16384 */
     int min_side;       /* default 16 */
     int max_scans;      /* of a progressive JPEG; default 64 */
-    int max_ms;         /* thread CPU time of one decode; default 2000 */
+    int max_ms; /* thread CPU time of one decode; default 2000. Looked at
+                   between rows; in WebP between 16ths of the file */
 };
 
 /* Decode and turn upright by the EXIF orientation (JPEG, PNG eXIf, WebP).
  * Grey becomes RGB; alpha is laid over white; 16-bit PNG is reduced to 8.
- * Refused: CMYK/YCCK, arithmetic coding, 12-bit, lossless JPEG, animated
- * WebP (ERR_IMAGE_TYPE); anything damaged or cut short, warnings included
- * (ERR_BAD_IMAGE); anything over a limit (ERR_TOO_LARGE).
+ * Refused: other kinds, CMYK/YCCK, arithmetic coding, 12-bit, lossless JPEG,
+ * animated WebP (ERR_IMAGE_TYPE); anything damaged or cut short, warnings
+ * included, or under min_side (ERR_BAD_IMAGE); anything over a limit
+ * (ERR_TOO_LARGE). Accepted: what follows the end of the picture, and stray
+ * bytes before a JPEG's markers, which cameras leave.
  * Borrows bytes. Returns an owned image or NULL with err set. */
 struct image *image_decode(const void *bytes, size_t len_bytes,
                            const struct image_limits *limits,
@@ -39,9 +42,11 @@ struct image *image_decode(const void *bytes, size_t len_bytes,
 struct image *image_new(int w, int h, struct error *err);
 void image_free(struct image *img); /* NULL is fine */
 
-/* Area-averaging when shrinking, bilinear when enlarging, of the rectangle
- * x,y,w,h (may reach outside: outside is black) to out_w x out_h, written to
- * out as RGB bytes with rows `stride` bytes apart. */
+/* Area-averaging when shrinking (a source pixel weighs as much as it overlaps
+ * the output pixel), bilinear when enlarging (between pixel centres, clamped
+ * at the rectangle's edge), each axis on its own, of the rectangle x,y,w,h
+ * (may reach outside: outside is black) to out_w x out_h, all sizes > 0.
+ * Written to out as RGB bytes, rounded, rows `stride` bytes apart. */
 void image_resize(const struct image *img, int x, int y, int w, int h,
                   uint8_t *out, int out_w, int out_h, size_t stride);
 

@@ -13,8 +13,10 @@
 #include "core/face/image_priv.h"
 
 enum {
-    LEN_RIFF = 12,       /* "RIFF", size, "WEBP" */
-    LEN_CHUNK_HEAD = 8,  /* name, size */
+    LEN_RIFF = 12,      /* "RIFF", size, "WEBP" */
+    LEN_CHUNK_HEAD = 8, /* name, size */
+    DECODER_BYTES = 6,  /* a pixel: ARGB, and alpha by itself */
+    DECODER_BASE = 1 << 20,
     LEN_VP8X = 10,       /* flags, 3 spare, width-1, height-1 */
     MIN_SLICE = 1 << 16, /* bytes */
     MAX_SLICES = 16      /* the decoder starts headers anew with each */
@@ -135,6 +137,20 @@ static int feed(const struct image_source *src, size_t len,
     return status_error(status, err);
 }
 
+/* libwebp 1.2 calls some lack of memory damage, and crashes on some in the
+ * tables of VP8L: so ask for what it will need before it does. */
+static int check_memory(int w, int h, struct error *err)
+{
+    /* Volatile: else the compiler takes success for granted. */
+    void *volatile p =
+        malloc((size_t)w * (size_t)h * DECODER_BYTES + DECODER_BASE);
+
+    free(p);
+    if (!p)
+        return error_set(err, ERR_NOMEM, "no memory to decode the WebP");
+    return 0;
+}
+
 /* Decode into `pixels`, w*h of `channels`. */
 static int decode(const struct image_source *src, size_t len, int w, int h,
                   int channels, uint8_t *pixels, struct error *err)
@@ -144,6 +160,8 @@ static int decode(const struct image_source *src, size_t len, int w, int h,
     WebPIDecoder *decoder;
     int status;
 
+    if (check_memory(w, h, err))
+        return -1;
     if (!WebPInitDecoderConfig(&config))
         return error_set(err, ERR_INTERNAL, "libwebp is of another version");
     config.output.colorspace = channels == 4 ? MODE_RGBA : MODE_RGB;
