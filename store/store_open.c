@@ -281,16 +281,35 @@ static int check(struct store *s, long long *version, struct error *err)
     return 0;
 }
 
+static char *old_path(const struct store *s, long long version)
+{
+    size_t len = strlen(s->path) + 32;
+    char *path = malloc(len);
+
+    if (path)
+        snprintf(path, len, "%s.v%lld.bak", s->path, version);
+    return path;
+}
+
+void store_old_drop(struct store *s)
+{
+    for (int version = 1; version < s->n_steps; version++) {
+        char *path = old_path(s, version);
+        if (path)
+            unlink(path);
+        free(path);
+    }
+}
+
 /* Keep what the older release wrote: going back needs it. */
 static int backup_before(struct store *s, long long version, struct error *err)
 {
-    char *path = malloc(strlen(s->path) + 32);
+    char *path = old_path(s, version);
     struct store_copy *copy;
     int rc = STORE_AGAIN;
 
     if (!path)
         return error_set(err, ERR_NOMEM, "%s: out of memory", s->path);
-    sprintf(path, "%s.v%lld.bak", s->path, version);
     unlink(path); /* of an upgrade that was cut short */
     copy = store_copy_new(s->db, path, err);
     free(path);

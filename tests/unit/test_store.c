@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/face/distance.h"
@@ -48,7 +49,7 @@ static bool may_grow(int fd, off_t end)
     if (!atomic_load(&disk_full) || fstat(fd, &st) < 0 || end <= st.st_size)
         return true;
     snprintf(path, sizeof(path), "%s/ballast", dir);
-    return access(path, F_OK) != 0 && atomic_load(&disk_full);
+    return access(path, F_OK) != 0;
 }
 
 ssize_t pwrite64(int fd, const void *buf, size_t n, off64_t at)
@@ -102,6 +103,20 @@ int ftruncate64(int fd, off64_t n)
 int ftruncate(int fd, off_t n)
 {
     return ftruncate64(fd, n);
+}
+
+/* And a clock that is wrong. */
+static atomic_long clock_shift_s;
+
+time_t time(time_t *out)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_sec += atomic_load(&clock_shift_s);
+    if (out)
+        *out = t.tv_sec;
+    return t.tv_sec;
 }
 
 /* --- helpers -------------------------------------------------------- */
@@ -187,6 +202,7 @@ static int clean(void **state)
 
     (void)state;
     disk_full = sync_fails = false;
+    clock_shift_s = 0;
     while (d && (e = readdir(d))) {
         if (e->d_name[0] == '.')
             continue;
@@ -536,6 +552,34 @@ static void test_quota_and_model(void **state)
     fill(v, 1);
     assert_int_equal(store_enroll(s, &e, &id, NULL, NULL, &err), -1);
     assert_int_equal(err.code, ERR_CONFLICT); /* another size of embedding */
+    store_close(s);
+}
+
+static void test_idempotency_ends(void **state)
+{
+    static const long shifts[] = {25 * 3600, -2 * 24 * 3600};
+    struct store *s = open_with(NULL);
+    uint8_t digest[CRYPTO_SHA256_LEN] = {1};
+    struct store_enroll e = {.gallery = "g",
+                             .subject = "a",
+                             .model_id = MODEL,
+                             .idem_key = "key",
+                             .request_sha256 = digest};
+    bool replayed;
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        digest[0] = (uint8_t)i;
+        assert_int_equal(store_enroll(s, &e, NULL, NULL, &replayed, NULL), 0);
+        assert_false(replayed);
+        clock_shift_s += 23 * 3600;
+        assert_int_equal(store_enroll(s, &e, NULL, NULL, &replayed, NULL), 0);
+        assert_true(replayed);
+        clock_shift_s += shifts[i] - 23 * 3600;
+    }
+    digest[0] = 9;
+    assert_int_equal(store_enroll(s, &e, NULL, NULL, &replayed, NULL), 0);
+    assert_false(replayed);
     store_close(s);
 }
 
@@ -941,13 +985,20 @@ static void test_versions(void **state)
     store_close(s);
     assert_int_equal(open_error(text), ERR_STORAGE);
     assert_non_null(strstr(text, "newer"));
-    /* The backup is the old version. */
+    /* The copy is the old version. */
     snprintf(text, sizeof(text), "%s/facenetd.db", dir);
     assert_int_equal(rename(path, text), 0);
     s = open_with(NULL);
     assert_int_equal(store_subject_get(s, "g", "a", &sub, &err), 0);
     assert_int_equal(sub.n_faces, 1);
     store_subject_fini(&sub);
+    store_close(s);
+    /* An erasure reaches the copy too. */
+    s = store_open_steps(&opt, steps, 2, &err);
+    assert_non_null(s);
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(store_subject_remove(s, "g", "a", NULL, &err), 0);
+    assert_int_equal(access(path, F_OK), -1);
     store_close(s);
 }
 
@@ -1130,6 +1181,7 @@ int main(int argc, char **argv)
         TEST(test_galleries),
         TEST(test_quota_and_model),
         TEST(test_idempotency),
+        TEST(test_idempotency_ends),
         TEST(test_embeddings),
         TEST(test_sealed_crop),
         TEST(test_erasure_leaves_nothing),
