@@ -85,7 +85,9 @@ bool store_ballast_make(struct store *s);
 void store_ballast_drop(struct store *s);
 /* Copies that upgrades kept: an erased face must not come back from one. */
 void store_old_drop(struct store *s);
-/* Copy of db to a new file at path, sync'd, whole or not at all. */
+
+/* store_copy.c: copy of db to a new file at path, sync'd, whole or not at all.
+ */
 struct store_copy;
 struct store_copy *store_copy_new(sqlite3 *db, const char *path,
                                   struct error *err);
