@@ -148,8 +148,10 @@ static void committed(struct store *s, struct store_op *const *ops, int n)
         if (ops[i]->rc < 0)
             continue;
         atomic_fetch_add(&s->n_writes, 1);
-        if (ops[i]->kind == STORE_ERASE)
+        if (ops[i]->kind == STORE_ERASE) {
             s->truncate_due = s->vacuum_due = true;
+            store_old_drop(s);
+        }
         if (ops[i]->applied)
             ops[i]->applied(s, ops[i]->arg);
     }

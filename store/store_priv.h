@@ -83,7 +83,11 @@ void store_db_close(struct store *s);                  /* the store thread */
 void store_free(struct store *s);
 bool store_ballast_make(struct store *s);
 void store_ballast_drop(struct store *s);
-/* Copy of db to a new file at path, sync'd, whole or not at all. */
+/* Copies that upgrades kept: an erased face must not come back from one. */
+void store_old_drop(struct store *s);
+
+/* store_copy.c: copy of db to a new file at path, sync'd, whole or not at all.
+ */
 struct store_copy;
 struct store_copy *store_copy_new(sqlite3 *db, const char *path,
                                   struct error *err);
@@ -125,8 +129,18 @@ int store_check_id(const char *what, const char *id, struct error *err);
 int store_check_name(const char *name, struct error *err);
 int store_check_metadata(const char *text, struct error *err);
 int store_check_limit(int limit, struct error *err);
+int store_check_model(const char *id, struct error *err);
 /* The metadata is a JSON object (asks SQLite; the store thread). */
 int store_check_json(struct store *s, const char *text, struct error *err);
+/* store_face.c: what a sealed crop belongs to; moved to another face it does
+ * not open. */
+enum {
+    CROP_NONE,
+    CROP_PLAIN,
+    CROP_SEALED
+};
+void store_seal_owner(char *buf, size_t len_buf, int64_t face,
+                      const char *gallery, const char *subject);
 void store_tell(struct store *s, const struct store_change *change);
 
 #endif

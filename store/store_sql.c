@@ -273,6 +273,21 @@ int store_check_limit(int limit, struct error *err)
                      limit, STORE_PAGE_MAX);
 }
 
+static bool hex_id_valid(const char *id)
+{
+    return id && strlen(id) == STORE_MODEL_ID_LEN &&
+           strspn(id, "0123456789abcdef") == STORE_MODEL_ID_LEN;
+}
+
+int store_check_model(const char *id, struct error *err)
+{
+    if (hex_id_valid(id))
+        return 0;
+    return error_set(err, ERR_BAD_FIELD,
+                     "model id: not %d lower-case hex digits",
+                     STORE_MODEL_ID_LEN);
+}
+
 int store_check_json(struct store *s, const char *text, struct error *err)
 {
     bool is_object;
