@@ -116,7 +116,8 @@ struct request_part {
 int request_n_parts(const struct request *req);
 const struct request_part *request_part(const struct request *req, int i);
 
-/* The client went away or the deadline passed: stop working on it. */
+/* The client went away (or closed its sending side) or the deadline passed:
+ * stop working on it. */
 bool request_cancelled(const struct request *req);
 int64_t request_deadline_us(const struct request *req); /* CLOCK_MONOTONIC */
 /* The caller's state for this request; freed by fn with the request. */

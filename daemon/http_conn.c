@@ -53,6 +53,7 @@ static void read_peer(struct conn *conn, struct MHD_Connection *mhd)
     conn->loopback = true;
     if (!sa || (sa->sa_family != AF_INET && sa->sa_family != AF_INET6))
         return;
+    conn->is_inet = true;
     if (sa->sa_family == AF_INET6) {
         a6 = &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr;
         if (!IN6_IS_ADDR_V4MAPPED(a6)) {
@@ -86,7 +87,7 @@ static void conn_started(struct http *h, struct MHD_Connection *mhd,
     conn->deadline_us = http_now_us() + (int64_t)h->opt.header_ms * 1000;
     pthread_mutex_lock(&h->lock);
     conn->cert = http_cert_ref(h->cert);
-    for (struct conn *c = h->conns; c; c = c->next)
+    for (struct conn *c = h->conns; c && conn->is_inet; c = c->next)
         n_same += strcmp(c->peer, conn->peer) == 0;
     conn->over =
         h->stats.connections >= h->opt.max_connections ||
@@ -120,7 +121,8 @@ static void conn_closed(struct http *h, struct conn *conn)
     if (conn->next)
         conn->next->prev = conn->prev;
     h->stats.connections--;
-    if (drain && drain->fd >= 0 && !h->quit) {
+    if (drain && drain->fd >= 0 && !h->quit && h->n_drains < HTTP_MAX_DRAINS) {
+        h->n_drains++;
         drain->next = h->drains;
         h->drains = drain;
         drain = NULL;

@@ -29,6 +29,8 @@ struct keeper {
     int64_t pause_until_us; /* no accepting before */
     int64_t busy_until_us;  /* an accepted one may not be listed yet */
     int64_t peers_checked_us;
+    struct drain *drains;
+    int n_drained; /* not yet taken off http.n_drains */
 };
 
 /* --- accepting --------------------------------------------------------- */
@@ -142,11 +144,12 @@ static void sweep_one(struct conn *conn, int64_t now, bool check_peer,
     shutdown(conn->fd, SHUT_RDWR);
 }
 
-/* Read what a refused client still sends, for a moment. Under the lock: the
- * reads do not block. */
-static void drain_all(struct http *h, int64_t now)
+/* Read what a refused client still sends, for a moment; returns how many
+ * connections were let go. */
+static int drain_all(struct keeper *k, int64_t now)
 {
-    struct drain **at = &h->drains;
+    struct drain **at = &k->drains;
+    int n_done = 0;
 
     while (*at) {
         struct drain *d = *at;
@@ -166,6 +169,20 @@ static void drain_all(struct http *h, int64_t now)
         *at = d->next;
         close(d->fd);
         free(d);
+        n_done++;
+    }
+    return n_done;
+}
+
+/* Under the lock: take over the connections to drain. */
+static void take_drains(struct keeper *k)
+{
+    while (k->h->drains) {
+        struct drain *d = k->h->drains;
+
+        k->h->drains = d->next;
+        d->next = k->drains;
+        k->drains = d;
     }
 }
 
@@ -185,8 +202,9 @@ static bool sweep(struct keeper *k, bool *stop)
     h->tick_us = now;
     for (struct conn *c = h->conns; c; c = c->next)
         sweep_one(c, now, check_peer, &s);
-    drain_all(h, now);
-    busy = h->conns || h->drains;
+    take_drains(k);
+    h->n_drains -= k->n_drained;
+    busy = h->conns || k->drains;
     *stop = h->quit;
     pthread_mutex_unlock(&h->lock);
     for (int i = 0; i < s.n_late; i++) {
@@ -198,6 +216,7 @@ static bool sweep(struct keeper *k, bool *stop)
         http_request_abandon(s.gone[i]);
         request_unref(s.gone[i]);
     }
+    k->n_drained = drain_all(k, now);
     return busy || now < k->busy_until_us;
 }
 
@@ -216,7 +235,8 @@ void *http_keep(void *arg)
             stop_accepting(k.h);
     }
     pthread_mutex_lock(&k.h->lock);
-    drain_all(k.h, INT64_MAX);
+    take_drains(&k);
     pthread_mutex_unlock(&k.h->lock);
+    drain_all(&k, INT64_MAX);
     return NULL;
 }

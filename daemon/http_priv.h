@@ -31,6 +31,7 @@ enum {
     HTTP_MAX_BOUNDARY = 70,    /* RFC 2046 5.1.1 */
     HTTP_MAX_EXTRA = 8,        /* headers added to an answer */
     HTTP_POOL = 32 * 1024,     /* bytes a connection may use for its head */
+    HTTP_MAX_DRAINS = 64,
     HTTP_DISCARD = 1024 * 1024 /* bytes read only to be thrown away */
 };
 
@@ -61,7 +62,7 @@ struct conn {
     enum conn_phase phase;
     bool over;   /* beyond max_connections: refused politely */
     bool linger; /* closed with unread input: see http_keep.c */
-    bool loopback;
+    bool loopback, is_inet;
     char peer[INET6_ADDRSTRLEN];
 };
 
@@ -93,7 +94,8 @@ struct http {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* in_flight became 0; deaf or stopped, true */
     struct conn *conns;
-    struct drain *drains;
+    struct drain *drains; /* new ones, for the keeper */
+    int n_drains;         /* those and the keeper's */
     struct http_cert *cert;
     struct http_stats stats;
     int64_t tick_us; /* the keeper's last round */

@@ -81,7 +81,8 @@ static void write_line(const char *line, size_t len)
 
     if (out.socket)
         n = send(STDERR_FILENO, line, len, MSG_DONTWAIT | MSG_NOSIGNAL);
-    else if (poll(&p, 1, 0) == 1 && (p.revents & POLLOUT))
+    else if (poll(&p, 1, 0) == 1 &&
+             (p.revents & (POLLOUT | POLLERR)) == POLLOUT)
         n = write(STDERR_FILENO, line, len);
     if (n > 0)
         out.torn = (size_t)n < len;

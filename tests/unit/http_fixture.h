@@ -137,7 +137,8 @@ static inline void fx_handle(void *ctx, struct request *req)
     } else if (strcmp(request_path(req), "/block") == 0) {
         while (atomic_load(&f->block)) /* what a handler must never do */
             poll(NULL, 0, 2);
-        http_answer(req, 200, NULL, NULL, 0);
+        if (!request_query(req, "mute"))
+            http_answer(req, 200, NULL, NULL, 0);
     } else if (strcmp(request_path(req), "/large") == 0) {
         http_answer(req, 200, "text/plain", calloc(1, FX_BIG), FX_BIG);
     } else {

@@ -446,6 +446,49 @@ static void *stop_it(void *arg)
     return NULL;
 }
 
+static void *stop_at_once(void *arg)
+{
+    struct fixture *f = arg;
+
+    http_stop(f->h, 0);
+    return NULL;
+}
+
+/* A request that reaches its wait when all others have been sent away must
+ * not be suspended any more: the library would abort. */
+static void test_stop_late_waiter(void **state)
+{
+    struct http_options opt = {.n_threads = 1};
+    struct fixture f;
+    struct reply r;
+    pthread_t stopper;
+    int upload, fd;
+
+    (void)state;
+    fx_start(&f, &opt);
+    upload = cl_connect(&f);
+    cl_say(upload, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n"
+                   "Expect: 100-continue\r\n\r\n");
+    cl_read(upload, &r, true);
+    assert_int_equal(r.status, 100);
+    atomic_store(&f.block, true);
+    fd = cl_connect(&f);
+    cl_say(fd, GET("/block?mute=1"));
+    assert_true(fx_wait(&f.n_handled, 1));
+    pthread_create(&stopper, NULL, stop_at_once, &f);
+    assert_true(cl_at_end(upload)); /* the others have been sent away */
+    close(upload);
+    atomic_store(&f.block, false);
+    cl_read(fd, &r, false);
+    assert_int_equal(r.status, 503);
+    assert_non_null(strstr(r.body, "\"stopping\""));
+    close(fd);
+    pthread_join(stopper, NULL);
+    queue_close(f.later);
+    pthread_join(f.worker, NULL);
+    queue_free(f.later);
+}
+
 /* What is in flight is answered; nothing new is taken. */
 static void test_drain(void **state)
 {
@@ -565,6 +608,7 @@ int main(void)
         cmocka_unit_test(test_alive),
         cmocka_unit_test(test_no_descriptors),
         cmocka_unit_test(test_stop_suspended),
+        cmocka_unit_test(test_stop_late_waiter),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_stop_under_load)};
 
