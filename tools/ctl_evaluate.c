@@ -163,7 +163,7 @@ static bool take_argument(struct arguments *a, int which, const char *text)
     }
 }
 
-/* 0: go on, else the exit status plus one. */
+/* -1: go on, else the exit status. */
 static int parse(int argc, char **argv, struct arguments *a)
 {
     static const struct option options[] = {
@@ -187,27 +187,27 @@ static int parse(int argc, char **argv, struct arguments *a)
     while ((which = getopt_long(argc, argv, "h", options, &index)) != -1) {
         if (which == 'h') {
             fputs(usage, stdout);
-            return 1;
+            return CTL_OK;
         }
         if (which == '?') {
             fputs(usage, stderr);
-            return 3;
+            return CTL_ERROR;
         }
         if (!take_argument(a, which, optarg)) {
             fprintf(stderr, "facenetctl: --%s %s: not a possible value\n",
                     options[index].name, optarg);
-            return 3;
+            return CTL_ERROR;
         }
     }
     if (optind < argc) {
         fprintf(stderr, "facenetctl: %s: not an option\n", argv[optind]);
-        return 3;
+        return CTL_ERROR;
     }
     if (!a->run.model || !a->run.pairs || !a->run.photos) {
         fputs(usage, stderr);
-        return 3;
+        return CTL_ERROR;
     }
-    return 0;
+    return -1;
 }
 
 static void print_json(const struct measurement *m)
@@ -260,19 +260,19 @@ int ctl_evaluate(int argc, char **argv)
     struct error err = {0};
     int stop = parse(argc, argv, &a);
 
-    if (stop)
-        return stop - 1;
+    if (stop >= 0)
+        return stop;
     a.run.progress = show_progress;
     a.run.skipped = show_skipped;
     a.run.user = &screen;
     if (measure_run(&a.run, &m, &err) ||
         (a.write && measure_write(a.run.model, &m, &err))) {
         fprintf(stderr, "facenetctl: %s\n", err.text);
-        return 1;
+        return CTL_ERROR;
     }
     if (a.json)
         print_json(&m);
     else
         print_text(&m);
-    return 0;
+    return CTL_OK;
 }

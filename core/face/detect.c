@@ -16,10 +16,8 @@ enum {
     MOST_PROPOSED = 4096,  /* that R-Net looks at */
     MOST_CANVAS_PLANS = 12,
     MOST_CANVAS_PIXELS = 3 * DETECT_CANVAS * DETECT_CANVAS,
-    N_BATCHES = 3
+    N_BATCHES = 4
 };
-
-static const int batches[N_BATCHES] = {4, 16, 64};
 
 enum stage {
     STAGE_P,
@@ -27,6 +25,10 @@ enum stage {
     STAGE_O,
     N_STAGES
 };
+
+/* Candidates at once. Larger batches no longer fit a core's cache. */
+static const int batches[N_STAGES][N_BATCHES] = {
+    [STAGE_R] = {4, 8, 16, 32}, [STAGE_O] = {1, 2, 4, 8}};
 
 struct stage_net {
     struct network *net;
@@ -395,15 +397,15 @@ static void drop_outside(struct candidates *c, const struct image *img)
     c->n = n;
 }
 
-/* The batch to run next when n are left: the smallest that holds all without
- * being over half empty, else the largest that is filled. */
-static int batch_for(int n)
+/* The batch to run next when n are left: one that holds all with at most a
+ * quarter of it empty, else the largest that is filled. */
+static int batch_for(enum stage at, int n)
 {
     for (int k = 0; k < N_BATCHES; k++)
-        if (batches[k] >= n && (k == 0 || batches[k] <= 2 * n))
+        if (batches[at][k] >= n && (k == 0 || 3 * batches[at][k] <= 4 * n))
             return k;
     for (int k = N_BATCHES - 1; k > 0; k--)
-        if (batches[k] <= n)
+        if (batches[at][k] <= n)
             return k;
     return 0;
 }
@@ -432,19 +434,18 @@ static int judge(struct detect_scratch *s, enum stage at, float threshold,
 
     drop_outside(c, s->mips.base);
     for (int from = 0, n; from < c->n; from += n) {
-        int k = batch_for(c->n - from);
+        int k = batch_for(at, c->n - from), most = batches[at][k];
         struct plan **p = &s->batch[at][k];
         const float *prob, *reg, *points;
 
-        n = c->n - from < batches[k] ? c->n - from : batches[k];
+        n = c->n - from < most ? c->n - from : most;
         if (!*p) {
-            *p = make_plan(s->detector, at, batches[k], net->side, net->side,
-                           err);
+            *p = make_plan(s->detector, at, most, net->side, net->side, err);
             if (!*p)
                 return -1;
             memset(plan_input(*p), 0,
-                   (size_t)batches[k] * 3 * (size_t)net->side *
-                       (size_t)net->side * sizeof(float));
+                   (size_t)most * 3 * (size_t)net->side * (size_t)net->side *
+                       sizeof(float));
         }
         fill(s, c->at + from, n, net->side, plan_input(*p));
         if (graph_forward(*p, err))

@@ -79,71 +79,93 @@ void detect_mips_fini(struct detect_mips *m)
 /* --- area average ------------------------------------------------------ */
 
 /* Source rows are summed a strip of columns at a time, in 16 bits: a window
- * has at most 2*16+2 rows. */
+ * is well below 257 rows high. */
 enum {
-    STRIP = 1024
+    STRIP = 1024,
+    LANES = 16
 };
 
-static inline int window_start(int i, int in, int out)
+typedef uint8_t bytes_16 __attribute__((vector_size(LANES)));
+typedef uint16_t sums_16 __attribute__((vector_size(2 * LANES)));
+
+/* The source columns of each column of a part. */
+struct windows {
+    int n; /* columns; the part's others repeat the last */
+    int from[DETECT_CANVAS], to[DETECT_CANVAS];
+};
+
+static int window_from(int i, int in, int out)
 {
     return (int)((int64_t)i * in / out);
 }
 
-static inline int window_end(int i, int in, int out)
+static int window_to(int i, int in, int out)
 {
     return (int)(((int64_t)(i + 1) * in + out - 1) / out);
 }
 
 static void sum_rows(const uint8_t *src, size_t stride, int n_rows, int n,
-                     uint16_t *restrict sum)
+                     uint16_t *sum)
 {
-    for (int i = 0; i < n; i++)
-        sum[i] = src[i];
-    for (int r = 1; r < n_rows; r++) {
-        const uint8_t *restrict row = src + (size_t)r * stride;
-        for (int i = 0; i < n; i++)
-            sum[i] = (uint16_t)(sum[i] + row[i]);
+    int i = 0;
+
+    for (; i + LANES <= n; i += LANES) {
+        sums_16 s = {0};
+        for (int r = 0; r < n_rows; r++) {
+            bytes_16 v;
+            memcpy(&v, src + (size_t)r * stride + i, sizeof(v));
+            s += __builtin_convertvector(v, sums_16);
+        }
+        memcpy(sum + i, &s, sizeof(s));
+    }
+    for (; i < n; i++) {
+        sum[i] = 0;
+        for (int r = 0; r < n_rows; r++)
+            sum[i] = (uint16_t)(sum[i] + src[(size_t)r * stride + (size_t)i]);
     }
 }
 
-/* One row of the part, columns px..px+n of the reduction (all inside it). */
-static void reduce_row(const struct image *img, const struct detect_part *p,
-                       int oy, float *out, size_t plane)
+/* Sums of rows to averages of windows, columns i..j of the part. */
+static void average(const struct windows *w, int i, int j, int first,
+                    const uint16_t *sum, int n_rows, float *out, size_t plane)
 {
-    int y0 = window_start(oy, p->h, p->out_h);
-    int y1 = window_end(oy, p->h, p->out_h);
+    for (; i < j; i++) {
+        uint32_t r = 0, g = 0, b = 0;
+        float f = 1.0f / (128.0f * (float)((w->to[i] - w->from[i]) * n_rows));
+        for (int x = w->from[i] - first; x < w->to[i] - first; x++) {
+            r += sum[3 * x];
+            g += sum[3 * x + 1];
+            b += sum[3 * x + 2];
+        }
+        out[i] = (float)r * f - 127.5f / 128;
+        out[plane + (size_t)i] = (float)g * f - 127.5f / 128;
+        out[2 * plane + (size_t)i] = (float)b * f - 127.5f / 128;
+    }
+}
+
+static void reduce_row(const struct image *img, const struct detect_part *p,
+                       const struct windows *w, int oy, float *out,
+                       size_t plane)
+{
+    int y0 = window_from(oy, p->h, p->out_h);
+    int y1 = window_to(oy, p->h, p->out_h);
     size_t stride = (size_t)img->w * 3;
     const uint8_t *row =
         img->rgb + (size_t)(p->y + y0) * stride + (size_t)p->x * 3;
     uint16_t sum[STRIP * 3];
-    int n = p->pw < p->out_w - p->px ? p->pw : p->out_w - p->px;
 
-    for (int i = 0; i < n;) {
-        int first = window_start(p->px + i, p->w, p->out_w), to = first;
-        int j = i;
-        while (j < n && window_end(p->px + j, p->w, p->out_w) - first <= STRIP)
-            to = window_end(p->px + j++, p->w, p->out_w);
+    for (int i = 0, j; i < w->n; i = j) {
+        int first = w->from[i];
+        for (j = i; j < w->n && w->to[j] - first <= STRIP; j++)
+            ;
         assert(j > i);
-        sum_rows(row + (size_t)first * 3, stride, y1 - y0, (to - first) * 3,
-                 sum);
-        for (; i < j; i++) {
-            int x0 = window_start(p->px + i, p->w, p->out_w) - first;
-            int x1 = window_end(p->px + i, p->w, p->out_w) - first;
-            uint32_t r = 0, g = 0, b = 0;
-            float f = 1.0f / (128.0f * (float)((x1 - x0) * (y1 - y0)));
-            for (int x = x0; x < x1; x++) {
-                r += sum[3 * x];
-                g += sum[3 * x + 1];
-                b += sum[3 * x + 2];
-            }
-            out[i] = (float)r * f - 127.5f / 128;
-            out[plane + (size_t)i] = (float)g * f - 127.5f / 128;
-            out[2 * plane + (size_t)i] = (float)b * f - 127.5f / 128;
-        }
+        sum_rows(row + (size_t)first * 3, stride, y1 - y0,
+                 (w->to[j - 1] - first) * 3, sum);
+        average(w, i, j, first, sum, y1 - y0, out, plane);
     }
-    for (int i = n; i < p->pw; i++)
+    for (int i = w->n; i < p->pw; i++)
         for (size_t c = 0; c < 3; c++)
-            out[c * plane + (size_t)i] = out[c * plane + (size_t)n - 1];
+            out[c * plane + (size_t)i] = out[c * plane + (size_t)w->n - 1];
 }
 
 /* The rectangle on the smallest copy that still has 8 pixels for one along
@@ -178,9 +200,17 @@ void detect_reduce(const struct detect_mips *m, const struct detect_part *p,
     int copy;
     struct detect_part q = on_copy(m, p, &copy);
     int n = q.ph < q.out_h - q.py ? q.ph : q.out_h - q.py;
+    struct windows w;
 
+    assert(q.pw <= DETECT_CANVAS);
+    w.n = q.pw < q.out_w - q.px ? q.pw : q.out_w - q.px;
+    for (int i = 0; i < w.n; i++) {
+        w.from[i] = window_from(q.px + i, q.w, q.out_w);
+        w.to[i] = window_to(q.px + i, q.w, q.out_w);
+    }
     for (int y = 0; y < n; y++)
-        reduce_row(&m->at[copy], &q, q.py + y, out + (size_t)y * row, plane);
+        reduce_row(&m->at[copy], &q, &w, q.py + y, out + (size_t)y * row,
+                   plane);
     for (int y = n; y < q.ph; y++)
         for (size_t c = 0; c < 3; c++)
             memcpy(out + c * plane + (size_t)y * row,
