@@ -285,9 +285,8 @@ static int put_value(struct job *job, struct form *f, int i, const char *text,
 
 /* --- images ------------------------------------------------------------ */
 
-static struct form_image *put_image(struct job *job, struct form *f, int i,
-                                    const uint8_t *data, size_t len,
-                                    struct error *err)
+static struct form_image *put_image(struct form *f, int i, const uint8_t *data,
+                                    size_t len, struct error *err)
 {
     const struct form_field *field = &f->fields[i];
     struct form_image *image;
@@ -302,11 +301,6 @@ static struct form_image *put_image(struct job *job, struct form *f, int i,
     if (field->type == FORM_IMAGES)
         image->index = f->n_images;
     f->n_images++;
-    if (len == 0) {
-        snprintf(job->error_image, sizeof(job->error_image), "%s", field->name);
-        job->error_index = image->index;
-        return error_null(err, ERR_BAD_IMAGE, "%s is empty", field->name);
-    }
     return image;
 }
 
@@ -315,8 +309,7 @@ static int put_base64(struct job *job, struct form *f, int i, const char *text,
                       size_t len, struct error *err)
 {
     const char *name = f->fields[i].name;
-    struct form_image *image =
-        put_image(job, f, i, (const uint8_t *)text, len, err);
+    struct form_image *image = put_image(f, i, (const uint8_t *)text, len, err);
 
     if (!image)
         return -1;
@@ -352,7 +345,7 @@ static int put_image_part(struct job *job, struct form *f, int i,
     for (size_t k = 0; plain && k < part->len && k < 512; k++)
         plain = isprint(part->data[k]);
     if (!plain)
-        return put_image(job, f, i, part->data, part->len, err) ? 0 : -1;
+        return put_image(f, i, part->data, part->len, err) ? 0 : -1;
     if (put_base64(job, f, i, text, part->len, err) == 0)
         return 0;
     if (err->code == ERR_BAD_BASE64 && part->len < 256)
@@ -497,8 +490,7 @@ static int read_raw(struct job *job, struct form *f, struct error *err)
         return error_set(err, ERR_MEDIA_TYPE,
                          "an image alone is not enough here: send "
                          "multipart/form-data or application/json");
-    return mark(f, at, err) == 0 && put_image(job, f, at, body, len, err) ? 0
-                                                                          : -1;
+    return mark(f, at, err) == 0 && put_image(f, at, body, len, err) ? 0 : -1;
 }
 
 int form_read(struct job *job, const struct form_field *fields,

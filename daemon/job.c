@@ -10,10 +10,6 @@
 
 #include "daemon/route.h"
 
-enum {
-    JOBS_SPARE = 64
-}; /* for requests without photos, beyond jobs_max */
-
 struct job *job_new(struct server *server, struct request *req,
                     const struct route *route)
 {

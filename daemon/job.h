@@ -14,7 +14,8 @@
 struct route;
 
 enum {
-    ROUTE_MAX_ARGS = 2
+    ROUTE_MAX_ARGS = 2,
+    JOBS_SPARE = 64 /* for requests without photos, beyond jobs_max */
 };
 
 enum job_stage {

@@ -378,6 +378,10 @@ static int admit_load(struct server *s, struct request *req,
         add_seconds(req, 1);
         return error_set(err, ERR_STOPPING, "the daemon is stopping");
     }
+    if (!atomic_load(&s->ready)) {
+        add_seconds(req, 1);
+        return error_set(err, ERR_NOT_READY, "the daemon is starting");
+    }
     if (route->prepare && server_busy(s)) {
         add_seconds(req, server_retry_after(s));
         return error_set(err, ERR_QUEUE_FULL, "too many requests wait");

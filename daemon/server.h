@@ -49,8 +49,12 @@ struct server {
     int port;
     bool on_loopback;         /* every listening address is */
     struct server_past *past; /* configs and keys that SIGHUP replaced */
+    uint8_t crop_key[CRYPTO_KEY_LEN]; /* of kept crops; the store borrows it */
+    char address[80]; /* where it listens, for people: "127.0.0.1:8080" */
 };
 
+/* Open the log at the level of the settings. */
+void server_log(const struct config *config);
 /* Everything up to listening. take_config is owned from then on, also on
  * failure. */
 struct server *server_start(struct config *take_config, struct error *err);

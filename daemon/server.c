@@ -1,0 +1,637 @@
+/* daemon/server.c - everything the daemon is made of, built in order and
+ * torn down in reverse. main.c calls it; whatever cannot be had at the start
+ * is an error with a reason here and an exit code there. */
+#include "daemon/server.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/api.h"
+#include "daemon/log.h"
+#include "daemon/notify.h"
+#include "daemon/route.h"
+
+enum {
+    MAX_LISTEN = 8,
+    ALIVE_MS = 5000, /* of threads that never work long */
+    BUSY_MS = 60000, /* of those that run a network or read a photo */
+    WARM_FACES = 2
+};
+
+struct server_past {
+    struct server_past *next;
+    struct config *config;
+    struct keys *keys;
+};
+
+int64_t server_now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static enum log_level log_level(const struct config *c)
+{
+    switch (c->log_level[0]) {
+    case 'e':
+        return LOG_LEVEL_ERROR;
+    case 'w':
+        return LOG_LEVEL_WARN;
+    case 'd':
+        return LOG_LEVEL_DEBUG;
+    default:
+        return LOG_LEVEL_INFO;
+    }
+}
+
+void server_log(const struct config *config)
+{
+    log_open(log_level(config));
+}
+
+/* --- secrets ----------------------------------------------------------- */
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* 64 hex digits and at most a line's end. */
+static int parse_crop_key(const char *text, size_t len, uint8_t *key)
+{
+    while (len > 0 && (text[len - 1] == '\n' || text[len - 1] == '\r'))
+        len--;
+    if (len != 2 * CRYPTO_KEY_LEN)
+        return -1;
+    for (int i = 0; i < CRYPTO_KEY_LEN; i++) {
+        int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return -1;
+        key[i] = (uint8_t)(high << 4 | low);
+    }
+    return 0;
+}
+
+/* systemd makes the modes of credentials; any other file must be ours. */
+static bool is_credential(const char *path)
+{
+    const char *dir = getenv("CREDENTIALS_DIRECTORY");
+    size_t len = dir ? strlen(dir) : 0;
+    return len > 0 && strncmp(path, dir, len) == 0 && path[len] == '/';
+}
+
+static int load_crop_key(const char *path, uint8_t *key, struct error *err)
+{
+    char text[2 * CRYPTO_KEY_LEN + 8];
+    struct stat st;
+    ssize_t len;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY), rc = 0;
+
+    if (fd < 0)
+        return error_set(err, ERR_CONFIG, "crop-key-file %.120s: %s", path,
+                         strerror(errno));
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+        rc =
+            error_set(err, ERR_CONFIG, "crop-key-file %.120s is no file", path);
+    else if (st.st_mode & (is_credential(path) ? 0007 : 0077))
+        rc = error_set(err, ERR_CONFIG,
+                       "crop-key-file %.120s can be read by others: chmod 600",
+                       path);
+    len = rc == 0 ? read(fd, text, sizeof(text)) : -1;
+    close(fd);
+    if (rc == 0 && (len < 0 || parse_crop_key(text, (size_t)len, key) != 0))
+        rc = error_set(err, ERR_CONFIG,
+                       "crop-key-file %.120s must hold 64 hex digits", path);
+    explicit_bzero(text, sizeof(text));
+    return rc;
+}
+
+static int load_keys(const struct config *c, bool on_loopback,
+                     struct keys **out, struct error *err)
+{
+    *out = NULL;
+    if (*c->keys_file) {
+        *out = keys_load(c->keys_file, err);
+        return *out ? 0 : -1;
+    }
+    if (on_loopback)
+        return 0;
+    return error_set(err, ERR_CONFIG,
+                     "listen %.80s can be reached from other machines, which "
+                     "needs keys-file: make keys with 'facenetctl keys add'",
+                     c->listen);
+}
+
+/* --- models ------------------------------------------------------------ */
+
+static struct model *load_model(const struct config *c, const char *name,
+                                enum model_kind kind, struct device *dev,
+                                bool *bf16_ok, struct error *err)
+{
+    char path[4096];
+    struct model *m;
+
+    if (strchr(name, '/') || snprintf(path, sizeof(path), "%s/%s.onnx",
+                                      c->models, name) >= (int)sizeof(path))
+        return error_null(err, ERR_CONFIG,
+                          "model '%.80s' is a file's name without .onnx, in "
+                          "the directory of the setting models",
+                          name);
+    if (access(path, F_OK) != 0 && errno == ENOENT)
+        return error_null(err, ERR_CONFIG,
+                          "there is no model %.120s: 'make models' makes it, "
+                          "or point --models at its directory",
+                          path);
+    m = model_load(path, dev, bf16_ok, err);
+    if (m && m->contract.kind != kind) {
+        model_free(m);
+        return error_null(err, ERR_CONFIG,
+                          "model %.120s is of another kind than its use here",
+                          path);
+    }
+    return m;
+}
+
+static int choose_precision(struct server *s, const struct config *c,
+                            bool bf16_ok, struct error *err)
+{
+    const struct device_info *info = &s->device_info;
+
+    s->precision = PRECISION_F32;
+    if (strcmp(c->precision, "f32") == 0)
+        return 0;
+    if (strcmp(c->precision, "bf16") == 0) {
+        if (!info->any_bf16)
+            return error_set(err, ERR_DEVICE,
+                             "precision bf16: this processor (%s) has none",
+                             info->isa);
+        if (!bf16_ok)
+            log_event(LOG_LEVEL_WARN, "precision",
+                      "text=\"bf16 was asked for, but the model's check does "
+                      "not hold in it\"");
+        s->precision = PRECISION_BF16;
+        return 0;
+    }
+    if (info->fast_bf16 && bf16_ok)
+        s->precision = PRECISION_BF16;
+    return 0;
+}
+
+static int load_models(struct server *s, const struct config *c,
+                       struct error *err)
+{
+    struct device_options all = {.n_threads = (int)c->threads};
+    struct device_options one = {.n_threads = 1};
+    bool bf16_ok = false;
+
+    if (strcmp(c->device, "auto") != 0 && strcmp(c->device, "cpu") != 0)
+        return error_set(err, ERR_CONFIG, "device is auto or cpu, not '%.40s'",
+                         c->device);
+    notify_status("loading models");
+    s->device = backend_cpu.device_open(&all, err);
+    if (!s->device)
+        return -1;
+    s->device->backend->device_describe(s->device, &s->device_info);
+    s->detect_device = backend_cpu.device_open(&one, err);
+    if (!s->detect_device)
+        return -1;
+    s->model =
+        load_model(c, c->model, MODEL_EMBEDDER, s->device, &bf16_ok, err);
+    if (!s->model || choose_precision(s, c, bf16_ok, err) != 0)
+        return -1;
+    s->pnet =
+        load_model(c, "detector_pnet", MODEL_PNET, s->detect_device, NULL, err);
+    if (s->pnet)
+        s->rnet = load_model(c, "detector_rnet", MODEL_RNET, s->detect_device,
+                             NULL, err);
+    if (s->rnet)
+        s->onet = load_model(c, "detector_onet", MODEL_ONET, s->detect_device,
+                             NULL, err);
+    if (!s->onet)
+        return -1;
+    s->detector =
+        detector_new(s->detect_device, s->pnet, s->rnet, s->onet, err);
+    if (!s->detector)
+        return -1;
+    s->embedder =
+        embedder_new(s->device, s->model, (int)c->batch_max, s->precision, err);
+    return s->embedder ? 0 : -1;
+}
+
+static void set_photo_options(struct server *s, const struct config *c)
+{
+    s->photo = (struct face_options){
+        .image = {.max_bytes = (size_t)c->max_image_bytes,
+                  .max_pixels = c->max_image_pixels,
+                  .max_side = (int)c->max_image_side,
+                  .min_side = (int)c->min_image_side,
+                  .max_scans = (int)c->max_scans,
+                  .max_ms = (int)c->decode_ms},
+        .detect = {.min_face = (float)c->min_face,
+                   .threshold = {(float)c->detect_threshold_p,
+                                 (float)c->detect_threshold_r,
+                                 (float)c->detect_threshold_o},
+                   .factor = (float)c->detect_factor,
+                   .max_faces = (int)c->max_faces_per_image},
+    };
+}
+
+/* --- record ------------------------------------------------------------ */
+
+static int open_store(struct server *s, const struct config *c,
+                      struct error *err)
+{
+    struct store_options opt = {
+        .dir = c->data_dir,
+        .max_faces_per_subject = (int)c->max_faces_per_subject,
+        .relaxed = strcmp(c->durability, "relaxed") == 0,
+    };
+    struct gallery_size size;
+    int64_t missing = 0;
+
+    if (*c->crop_key_file) {
+        if (load_crop_key(c->crop_key_file, s->crop_key, err) != 0)
+            return -1;
+        opt.crop_key = s->crop_key;
+    }
+    notify_status("opening the database");
+    s->store = store_open(&opt, err);
+    if (!s->store)
+        return -1;
+    s->gallery = gallery_new(s->model->id, s->model->contract.dim, err);
+    if (!s->gallery || gallery_load(s->gallery, s->store, err) != 0)
+        return -1;
+    gallery_size(s->gallery, &size);
+    log_event(LOG_LEVEL_INFO, "gallery",
+              "galleries=%lld subjects=%lld faces=%lld",
+              (long long)size.n_galleries, (long long)size.n_subjects,
+              (long long)size.n_faces);
+    if (size.n_refused > 0)
+        log_event(LOG_LEVEL_ERROR, "gallery",
+                  "refused=%lld text=\"stored faces are damaged and left "
+                  "out\"",
+                  (long long)size.n_refused);
+    if (store_missing_embeddings(s->store, s->model->id, &missing, err) != 0)
+        return -1;
+    if (missing > 0)
+        log_event(LOG_LEVEL_WARN, "gallery",
+                  "missing=%lld text=\"stored faces that this model has not "
+                  "embedded: they are not found\"",
+                  (long long)missing);
+    return 0;
+}
+
+/* --- queues and threads ------------------------------------------------ */
+
+static int run_embedder(void *ctx, const float *const *chips, int n, float *out,
+                        int *bad, struct error *err)
+{
+    return embedder_run(ctx, chips, n, out, bad, err);
+}
+
+static int start_work(struct server *s, const struct config *c,
+                      struct error *err)
+{
+    const struct contract *k = &s->model->contract;
+    struct batch_options opt = {
+        .run = run_embedder,
+        .ctx = s->embedder,
+        .dim = k->dim,
+        .batch_max = embedder_batch_max(s->embedder),
+        .max_faces = (int)c->queue_faces,
+        .max_bytes = c->queue_bytes,
+        .chip_bytes = 3 * (int64_t)k->width * k->height * (int)sizeof(float),
+    };
+
+    s->batch = batch_new(&opt, err);
+    if (!s->batch)
+        return -1;
+    s->jobs_max = (int)c->queue_faces;
+    s->work = queue_new((size_t)s->jobs_max + JOBS_SPARE);
+    if (!s->work)
+        return error_set(err, ERR_NOMEM, "no memory for the work queue");
+    s->workers =
+        work_start((int)c->workers, s->work, s->detector, job_work, err);
+    return s->workers ? 0 : -1;
+}
+
+struct warm {
+    pthread_mutex_t lock;
+    pthread_cond_t there;
+    bool done;
+    struct error err;
+};
+
+static void warmed(void *ctx, const struct error *err)
+{
+    struct warm *w = ctx;
+
+    pthread_mutex_lock(&w->lock);
+    w->done = true;
+    if (err)
+        w->err = *err;
+    pthread_cond_signal(&w->there);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* One batch through the queue and the network. */
+static int warm_batch(struct server *s, struct error *err)
+{
+    const struct contract *k = &s->model->contract;
+    size_t n = 3 * (size_t)k->width * (size_t)k->height;
+    float *chip = tensor_alloc(n);
+    float *out = calloc((size_t)WARM_FACES * (size_t)k->dim, sizeof(*out));
+    const float *const chips[WARM_FACES] = {chip, chip};
+    struct warm w = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                     .there = PTHREAD_COND_INITIALIZER};
+    struct batch_group g = {
+        .chips = chips, .out = out, .n = WARM_FACES, .done = warmed, .ctx = &w};
+    int rc = -1;
+
+    if (!chip || !out) {
+        error_set(err, ERR_NOMEM, "no memory for the first batch");
+        goto out;
+    }
+    tensor_formula("golden", chip, n);
+    if (k->scale == SCALE_NONE)
+        for (size_t i = 0; i < n; i++)
+            chip[i] = 127.5f * (1 + chip[i]);
+    if (batch_push(s->batch, &g, err) != 0)
+        goto out;
+    pthread_mutex_lock(&w.lock);
+    while (!w.done)
+        pthread_cond_wait(&w.there, &w.lock);
+    pthread_mutex_unlock(&w.lock);
+    rc = w.err.code == ERR_NONE
+             ? 0
+             : error_set(err, w.err.code, "first batch: %s", w.err.text);
+out:
+    free(chip);
+    free(out);
+    return rc;
+}
+
+/* The detector on a grey picture: nothing is found, everything was run. */
+static int warm_detector(struct server *s, struct error *err)
+{
+    struct image *img = image_new(320, 240, err);
+    struct detect_scratch *scratch = NULL;
+    struct face *faces = NULL;
+    int n = 0, rc = -1;
+
+    if (!img)
+        return -1;
+    memset(img->rgb, 128, (size_t)img->w * (size_t)img->h * 3);
+    scratch = detect_scratch_new(s->detector, err);
+    if (scratch)
+        rc = detect_faces(scratch, img, &s->photo.detect, &faces, &n, err);
+    free(faces);
+    detect_scratch_free(scratch);
+    image_free(img);
+    return rc;
+}
+
+/* --- listening --------------------------------------------------------- */
+
+static bool fd_on_loopback(int fd)
+{
+    struct sockaddr_storage a = {0};
+    const struct sockaddr_in *in = (const void *)&a;
+    const struct sockaddr_in6 *in6 = (const void *)&a;
+    socklen_t len = sizeof(a);
+
+    if (getsockname(fd, (struct sockaddr *)&a, &len) != 0)
+        return false;
+    if (a.ss_family == AF_INET)
+        return ntohl(in->sin_addr.s_addr) >> 24 == 127;
+    if (a.ss_family == AF_INET6)
+        return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+    return a.ss_family == AF_UNIX;
+}
+
+static bool text_on_loopback(const char *listen)
+{
+    return strncmp(listen, "127.", 4) == 0 ||
+           strncmp(listen, "[::1]:", 6) == 0 ||
+           strncmp(listen, "localhost:", 10) == 0 ||
+           strncmp(listen, "unix:", 5) == 0;
+}
+
+static void set_address(struct server *s, const struct config *c, int n_fds)
+{
+    const char *colon = strrchr(c->listen, ':');
+    int len = colon ? (int)(colon - c->listen) : 0;
+
+    if (n_fds > 0)
+        snprintf(s->address, sizeof(s->address), "systemd:%d", s->port);
+    else if (strncmp(c->listen, "unix:", 5) == 0)
+        snprintf(s->address, sizeof(s->address), "%s", c->listen);
+    else
+        snprintf(s->address, sizeof(s->address), "%.*s:%d",
+                 len ? len : (int)strlen("localhost"),
+                 len ? c->listen : "localhost", s->port);
+}
+
+static int start_http(struct server *s, const struct config *c, const int *fds,
+                      int n_fds, struct error *err)
+{
+    struct http_options opt = {
+        .listen = c->listen,
+        .fds = fds,
+        .n_fds = n_fds,
+        .tls_cert = *c->tls_cert ? c->tls_cert : NULL,
+        .tls_key = *c->tls_key ? c->tls_key : NULL,
+        .max_connections = (int)c->max_connections,
+        .max_per_address = (int)c->max_connections_per_address,
+        .max_buffered = (size_t)c->max_buffered,
+        .header_ms = (int)c->header_ms,
+        .body_ms = (int)c->body_ms,
+        .idle_ms = (int)c->idle_ms,
+        .answer_ms = (int)c->deadline_ms,
+    };
+    struct http_calls calls = route_calls(s);
+
+    if (!opt.tls_cert != !opt.tls_key)
+        return error_set(err, ERR_CONFIG,
+                         "tls-cert and tls-key go together: one is missing");
+    s->http = http_start(&opt, &calls, &s->port, err);
+    if (!s->http)
+        return -1;
+    set_address(s, c, n_fds);
+    return 0;
+}
+
+/* --- the whole --------------------------------------------------------- */
+
+struct server *server_start(struct config *take_config, struct error *err)
+{
+    struct server *s = calloc(1, sizeof(*s));
+    struct config *c = take_config;
+    struct keys *keys = NULL;
+    int fds[MAX_LISTEN], n_fds;
+
+    if (!s) {
+        config_free(c);
+        return error_null(err, ERR_NOMEM, "no memory to start");
+    }
+    s->started_us = server_now_us();
+    atomic_store(&s->config, c);
+    n_fds = notify_listen_fds(fds, MAX_LISTEN);
+    s->on_loopback = n_fds > 0 || text_on_loopback(c->listen);
+    for (int i = 0; i < n_fds; i++)
+        s->on_loopback = s->on_loopback && fd_on_loopback(fds[i]);
+    if (load_keys(c, s->on_loopback, &keys, err) != 0)
+        goto fail;
+    atomic_store(&s->keys, keys);
+    s->limiter = limiter_new((int)c->max_auth_failures);
+    if (!s->limiter) {
+        error_set(err, ERR_NOMEM, "no memory for the limiter of keys");
+        goto fail;
+    }
+    set_photo_options(s, c);
+    if (load_models(s, c, err) != 0 || open_store(s, c, err) != 0 ||
+        start_work(s, c, err) != 0 || warm_batch(s, err) != 0 ||
+        warm_detector(s, err) != 0)
+        goto fail;
+    if (start_http(s, c, fds, n_fds, err) != 0)
+        goto fail;
+    atomic_store(&s->ready, true); /* s->http is there for the handlers */
+    return s;
+fail:
+    server_stop(s);
+    return NULL;
+}
+
+void server_stop(struct server *s)
+{
+    struct config *c;
+    struct server_past *past;
+
+    if (!s)
+        return;
+    c = atomic_load(&s->config);
+    atomic_store(&s->ready, false);
+    atomic_store(&s->stopping, true);
+    http_stop(s->http, (int)c->drain_ms);
+    if (s->batch)
+        batch_close(s->batch);
+    if (s->work)
+        queue_close(s->work);
+    work_join(s->workers);
+    if (s->work)
+        queue_free(s->work);
+    batch_free(s->batch);
+    store_close(s->store); /* its thread follows the gallery until then */
+    gallery_free(s->gallery);
+    embedder_free(s->embedder);
+    detector_free(s->detector);
+    model_free(s->onet);
+    model_free(s->rnet);
+    model_free(s->pnet);
+    model_free(s->model);
+    if (s->detect_device)
+        s->detect_device->backend->device_close(s->detect_device);
+    if (s->device)
+        s->device->backend->device_close(s->device);
+    limiter_free(s->limiter);
+    keys_free(atomic_load(&s->keys));
+    config_free(c);
+    while ((past = s->past)) {
+        s->past = past->next;
+        keys_free(past->keys);
+        config_free(past->config);
+        free(past);
+    }
+    explicit_bzero(s->crop_key, sizeof(s->crop_key));
+    free(s);
+}
+
+int server_reload(struct server *s, struct config *take_config,
+                  struct error *err)
+{
+    struct config *c = take_config, *old = atomic_load(&s->config);
+    struct server_past *past = calloc(1, sizeof(*past));
+    struct keys *keys = NULL;
+    char names[512];
+
+    if (!past) {
+        error_set(err, ERR_NOMEM, "no memory for new settings");
+        goto fail;
+    }
+    if (load_keys(c, s->on_loopback, &keys, err) != 0)
+        goto fail;
+    if (*old->tls_cert && http_reload_tls(s->http, err) != 0)
+        goto fail;
+    /* A request that runs keeps reading the set that it began with. */
+    past->config = atomic_exchange(&s->config, c);
+    past->keys = atomic_exchange(&s->keys, keys);
+    past->next = s->past;
+    s->past = past;
+    log_set_level(log_level(c));
+    if (config_need_restart(old, c, names, sizeof(names)) > 0)
+        log_event(LOG_LEVEL_WARN, "reload", "after_restart=\"%s\"", names);
+    return 0;
+fail:
+    free(past);
+    keys_free(keys);
+    config_free(c);
+    return -1;
+}
+
+bool server_alive(struct server *s)
+{
+    return http_alive(s->http, ALIVE_MS) && store_alive(s->store, ALIVE_MS) &&
+           batch_alive(s->batch, BUSY_MS) && work_alive(s->workers, BUSY_MS);
+}
+
+void server_tend(struct server *s)
+{
+    struct error err;
+
+    if (!atomic_exchange(&s->gallery_stale, false))
+        return;
+    if (gallery_load(s->gallery, s->store, &err) == 0) {
+        log_event(LOG_LEVEL_WARN, "gallery", "text=\"built anew\"");
+        return;
+    }
+    atomic_store(&s->gallery_stale, true);
+    log_event(LOG_LEVEL_ERROR, "gallery", "code=%s", error_wire(err.code));
+}
+
+/* Time until a job that came now would begin, if none were quicker. */
+static int64_t wait_us(struct server *s)
+{
+    int n = s->workers ? work_threads(s->workers) : 1;
+    return atomic_load(&s->jobs) * (int64_t)atomic_load(&s->work_us) / n;
+}
+
+int server_retry_after(struct server *s)
+{
+    int64_t wait = 1 + wait_us(s) / 1000000;
+    int batch = batch_retry_after(s->batch);
+
+    if (wait < batch)
+        wait = batch;
+    return wait > 60 ? 60 : (int)wait;
+}
+
+bool server_busy(struct server *s)
+{
+    const struct config *c = atomic_load(&s->config);
+
+    return atomic_load(&s->jobs) >= s->jobs_max || batch_full(s->batch) ||
+           wait_us(s) > c->deadline_ms * 1000 * 8 / 10;
+}
