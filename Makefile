@@ -2,10 +2,18 @@
 #   make            build/facenetd and build/facenetctl
 #   make help       what else there is
 V ?= release
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 B := build/$(V)
 PREFIX ?= /usr/local
 DESTDIR ?=
+SYSCONFDIR ?= /etc
+# systemd reads /usr/lib and /usr/local/lib; elsewhere set UNITDIR.
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+MANDIR ?= $(PREFIX)/share/man
+# Photos and weights for tests and figures; absent: those tests are skipped.
+DATA ?= $(or $(FACENETD_DATA),../shared/data)
 
 VERSION := $(shell cat VERSION)
 PKGS := libmicrohttpd jansson libjpeg libpng libwebp libwebpdemux sqlite3 \
@@ -15,6 +23,7 @@ CFLAGS_WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes \
 CFLAGS_HARD := -fPIE -fstack-protector-strong -fstack-clash-protection \
         -fcf-protection
 CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2
+CFLAGS_check := -O2 -Werror -D_FORTIFY_SOURCE=2
 CFLAGS_asan := -O1 -g -fno-omit-frame-pointer \
         -fsanitize=address,undefined -fno-sanitize-recover=undefined
 CFLAGS_tsan := -O1 -g -fsanitize=thread
@@ -24,9 +33,16 @@ LDFLAGS_tsan := -fsanitize=thread
 LDFLAGS_fuzz := -fsanitize=fuzzer,address,undefined
 DEFS := -D_GNU_SOURCE -DFACENETD_VERSION='"$(VERSION)"' -DPREFIX='"$(PREFIX)"'
 
-ALL_CFLAGS := -std=c11 -I. -I$(B)/gen $(DEFS) $(CFLAGS_WARN) $(CFLAGS_HARD) \
-        $(CFLAGS_$(V)) $(shell pkg-config --cflags $(PKGS)) $(CFLAGS)
-LIBS := $(shell pkg-config --libs $(PKGS)) -ldnnl -lgomp -lm -lpthread
+# Asked once, and only when something is built: `make deps run` on a bare
+# machine starts without pkg-config.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
+PKG_LIBS = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
+# oneDNN 3.x from elsewhere: make DNNL_CFLAGS=-I… DNNL_LIBS='-L… -ldnnl'
+DNNL_CFLAGS ?=
+DNNL_LIBS ?= -ldnnl
+ALL_CFLAGS = -std=c11 -I. -I$(B)/gen $(DEFS) $(CFLAGS_WARN) $(CFLAGS_HARD) \
+        $(CFLAGS_$(V)) $(DNNL_CFLAGS) $(PKG_CFLAGS) $(CFLAGS)
+LIBS = $(DNNL_LIBS) $(PKG_LIBS) -lgomp -lm -lpthread
 ALL_LDFLAGS := -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS_$(V)) $(LDFLAGS)
 
 SRC := $(sort $(wildcard core/*/*.c store/*.c config/*.c daemon/*.c))
@@ -87,6 +103,150 @@ $(B)/tests/http/%: $(B)/tests/http/%.o $(LIB)
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(LIB)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(B)/bench/%: $(B)/bench/%.o $(LIB)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs libcurl)
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+# ---- set-up -------------------------------------------------------------
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+DEBS := gcc libc6-dev make pkg-config python3 ca-certificates curl libdnnl-dev \
+        libopenblas-dev libonnx-dev protobuf-c-compiler libprotobuf-c-dev \
+        libmicrohttpd-dev libgnutls28-dev libjansson-dev \
+        libjpeg62-turbo-dev libpng-dev libwebp-dev libsqlite3-dev \
+        libcurl4-gnutls-dev libcmocka-dev
+DEBS_CHECK := clang clang-format systemd libclang-rt-14-dev
+
+.PHONY: deps deps-check
+deps: ## install the Debian packages that building and testing need
+	@dpkg-query -W -f='$${Status}\n' $(DEBS) 2>/dev/null | \
+	    grep -c '^install ok installed' | grep -qx $(words $(DEBS)) || { \
+	    $(SUDO) apt-get update && DEBIAN_FRONTEND=noninteractive \
+	    $(SUDO) apt-get install -y --no-install-recommends $(DEBS); }
+deps-check: deps ## and those of make check and make fuzz
+	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y \
+	    --no-install-recommends $(DEBS_CHECK)
+
+# ---- models, and the main job -------------------------------------------
+MODELS := build/models/embedder.onnx \
+        $(patsubst %,build/models/detector_%net.onnx,p r o)
+.PHONY: models run
+models: build/facenetctl ## fill build/models with an embedder and a detector
+	@mkdir -p build/models
+	@for m in embedder detector_pnet detector_rnet detector_onet; do \
+	    if test -e models/$$m.onnx; then \
+	        cp -u models/$$m.onnx build/models/ || exit 1; fi; done
+	@$(MAKE) -s --no-print-directory $(MODELS)
+	@ls build/models/*.onnx
+
+IMPORT = ./build/facenetctl model import
+MTCNN = --scale fixed:127.5,128 --licence MIT \
+        --source "timesler/facenet-pytorch, MTCNN"
+build/models/embedder.onnx: | build/facenetctl
+	@test -e $(DATA)/weights/mobilefacenet_arcface_112.onnx || { \
+	    cat models/README.md; exit 1; }
+	$(IMPORT) $(DATA)/weights/mobilefacenet_arcface_112.onnx \
+	    --crop arcface-112 --scale none \
+	    --source "liguiyuan/mobilefacenet-ncnn, MobileFaceNet with ArcFace" \
+	    --threshold 0.1:1.7398:3000:300 --threshold 0.01:1.5261:3000:30 \
+	    --threshold 0.001:1.3872:3000:3 -o $@
+build/models/detector_%net.onnx: | build/facenetctl
+	@test -e $(DATA)/weights/mtcnn_$*net.onnx || { \
+	    cat models/README.md; exit 1; }
+	$(IMPORT) $(DATA)/weights/mtcnn_$*net.onnx --kind mtcnn-$*net $(MTCNN) \
+	    -o $@
+
+run: all models ## build, and serve on 127.0.0.1:8080 with data in build/data
+	@mkdir -p build/data
+	build/facenetd --listen 127.0.0.1:8080 --data-dir build/data \
+	    --models build/models
+
+# ---- tests ----------------------------------------------------------------
+HTTPTEST := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/http/*.c)))
+.PHONY: test test-build asan tsan fuzz fuzz-long bench check format install \
+        uninstall help clean
+test-build: $(B)/facenetd $(B)/facenetctl $(TESTS) $(HTTPTEST)
+test: all test-build models-if-any ## build and run every test
+	@FACENETD_DATA="$(DATA)" tests/run $(V)
+.PHONY: models-if-any
+models-if-any: build/facenetctl
+	@if test -d $(DATA)/weights || test -e models/embedder.onnx; then \
+	    $(MAKE) -s --no-print-directory models >/dev/null; fi
+
+asan: ## the tests under AddressSanitizer and UBSan
+	$(MAKE) V=asan test-build build/facenetctl models-if-any
+	ASAN_OPTIONS=detect_leaks=1 FACENETD_DATA="$(DATA)" tests/run asan
+tsan: ## the tests under ThreadSanitizer
+	$(MAKE) V=tsan test-build build/facenetctl models-if-any
+	TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=0" \
+	    OPENBLAS_NUM_THREADS=1 FACENETD_DATA="$(DATA)" tests/run tsan
+
+FUZZ_SECONDS ?= 30
+fuzz: ## every fuzz target for FUZZ_SECONDS (30)
+	$(MAKE) V=fuzz CC=clang fuzz-build
+	@for f in $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c)); do \
+	    mkdir -p build/corpus/$$f; echo "$$f"; \
+	    build/fuzz/tests/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) \
+	        -timeout=20 -rss_limit_mb=4096 -verbosity=0 \
+	        -print_final_stats=1 build/corpus/$$f \
+	        $(wildcard tests/fuzz/corpus) || exit 1; done
+.PHONY: fuzz-build
+fuzz-build: $(FUZZ)
+
+bench: all $(BENCH) models ## every figure of the README, as CSV
+	@FACENETD_DATA="$(DATA)" bench/run $(V)
+
+# ---- the tree itself --------------------------------------------------------
+SOURCES := $(wildcard core/*/*.[ch] store/*.[ch] config/*.[ch] daemon/*.[ch] \
+        tools/*.[ch] tests/*.h tests/*/*.[ch] bench/*.[ch])
+format: ## lay the sources out by .clang-format
+	clang-format -i $(SOURCES)
+check: ## formatting, warnings as errors, includes, prefixes, headers
+	clang-format --dry-run --Werror $(SOURCES)
+	$(MAKE) V=check build/check/facenetd build/check/facenetctl
+	$(MAKE) V=check B=build/check-clang CC=clang \
+	    build/check-clang/libfacenetd.a
+	CC="$(CC)" tests/check_tree.py
+	tests/check_units.sh
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | \
+	    sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+clean: ## remove what was built (build/data and build/models stay)
+	rm -rf build/release build/asan build/tsan build/fuzz build/check \
+	    build/check-clang build/facenetd build/facenetctl
+
+SUBST := sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g' \
+        -e 's|@VERSION@|$(VERSION)|g'
+D := $(DESTDIR)
+
+install: all ## install under DESTDIR and PREFIX; keeps an edited facenetd.conf
+	install -d $(D)$(PREFIX)/bin $(D)$(UNITDIR) $(D)$(SYSCONFDIR)/facenetd \
+	    $(D)$(MANDIR)/man1 $(D)$(MANDIR)/man5 $(D)$(MANDIR)/man8 \
+	    $(D)$(PREFIX)/share/facenetd/models $(D)$(PREFIX)/share/doc/facenetd
+	install -m 755 $(B)/facenetd $(B)/facenetctl $(D)$(PREFIX)/bin
+	for u in facenetd.service facenetd.socket; do \
+	    $(SUBST) systemd/$$u > $(D)$(UNITDIR)/$$u && \
+	    chmod 644 $(D)$(UNITDIR)/$$u || exit 1; done
+	install -m 644 systemd/gpu.conf $(D)$(PREFIX)/share/doc/facenetd
+	for m in man1/facenetctl.1 man5/facenetd.conf.5 man8/facenetd.8; do \
+	    $(SUBST) man/$${m#*/} > $(D)$(MANDIR)/$$m && \
+	    chmod 644 $(D)$(MANDIR)/$$m || exit 1; done
+	@# models is written out: PREFIX may differ from the one that was compiled in.
+	test -e $(D)$(SYSCONFDIR)/facenetd/facenetd.conf || { \
+	    $(SUBST) -e 's|^#models = |models = |' config/facenetd.conf \
+	        > $(D)$(SYSCONFDIR)/facenetd/facenetd.conf && \
+	    chmod 644 $(D)$(SYSCONFDIR)/facenetd/facenetd.conf; }
+	for m in build/models/*.onnx; do \
+	    ! test -e "$$m" || install -m 644 "$$m" \
+	        $(D)$(PREFIX)/share/facenetd/models || exit 1; done
+	@test -n "$(D)" || echo "next: systemctl daemon-reload &&" \
+	    "systemctl enable --now facenetd.socket facenetd.service"
+
+uninstall: ## remove what install put there; settings, models and data stay
+	rm -f $(D)$(PREFIX)/bin/facenetd $(D)$(PREFIX)/bin/facenetctl \
+	    $(D)$(UNITDIR)/facenetd.service $(D)$(UNITDIR)/facenetd.socket \
+	    $(D)$(MANDIR)/man1/facenetctl.1 $(D)$(MANDIR)/man5/facenetd.conf.5 \
+	    $(D)$(MANDIR)/man8/facenetd.8 \
+	    $(D)$(PREFIX)/share/doc/facenetd/gpu.conf
+	-rmdir $(D)$(PREFIX)/share/doc/facenetd $(D)$(PREFIX)/share/facenetd/models \
+	    $(D)$(PREFIX)/share/facenetd 2>/dev/null

@@ -50,6 +50,7 @@ void *error_null(struct error *err, enum error_code code, const char *fmt, ...)
 int error_context(struct error *err, const char *fmt, ...)
 {
     char text[sizeof(err->text)];
+    size_t room = sizeof(err->text);
     va_list ap;
     int len;
 
@@ -57,11 +58,13 @@ int error_context(struct error *err, const char *fmt, ...)
         return -1;
     memcpy(text, err->text, sizeof(text));
     va_start(ap, fmt);
-    len = vsnprintf(err->text, sizeof(err->text), fmt, ap);
+    len = vsnprintf(err->text, room, fmt, ap);
     va_end(ap);
-    if (len >= 0 && (size_t)len < sizeof(err->text))
-        snprintf(err->text + len, sizeof(err->text) - (size_t)len, ": %s",
-                 text);
+    if (len < 0 || (size_t)len + 2 >= room)
+        return -1;
+    /* what does not fit is cut */
+    memcpy(err->text + len, ": ", 3);
+    strncat(err->text, text, room - (size_t)len - 3);
     return -1;
 }
 
