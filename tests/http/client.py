@@ -92,7 +92,7 @@ class Daemon:
             line = raw.decode("utf-8", "replace").rstrip("\n")
             with self.seen:
                 self.log.append(line)
-                found = re.search(r"event=listening\b.*\bport=(\d+)", line)
+                found = re.search(r'event=ready\b.*\blisten="?[^ "]*:(\d+)', line)
                 if found:
                     self.port = int(found.group(1))
                 self.seen.notify_all()
@@ -117,7 +117,7 @@ class Daemon:
 
     def wait_ready(self):
         try:
-            self.wait_log(r"event=listening\b")
+            self.wait_log(r"event=ready\b")
             end = time.monotonic() + PATIENCE
             while self.get("/readyz").status != 200:
                 if time.monotonic() > end:
