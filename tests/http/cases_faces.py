@@ -1,0 +1,529 @@
+"""Cases with real weights and photos of people."""
+
+import base64
+import glob
+import json
+import os
+import shutil
+import signal
+import struct
+import tempfile
+import threading
+import time
+
+from client import (CTL, DATA, PATIENCE, PHOTO, Daemon, Skip, expect, read, run)
+
+CASES = []
+
+
+def case(name):
+    def add(fn):
+        CASES.append((name, fn))
+        return fn
+    return add
+
+
+SINGLES = ("angelina_jolie", "kate_siegel", "paul_rudd", "shea_whigham")
+
+
+def weights(name):
+    path = os.path.join(DATA, "weights", name)
+    if not os.path.exists(path):
+        raise Skip("no weights: set FACENETD_DATA")
+    return path
+
+
+def photo_path(name):
+    path = os.path.join(DATA, "photos", name + ".jpg")
+    if not os.path.exists(path):
+        raise Skip("no photos: set FACENETD_DATA")
+    return path
+
+
+def photo(name):
+    return read(photo_path(name))
+
+
+def models(ctx):
+    def make():
+        where = ctx.path("real-models")
+        embedder = weights("mobilefacenet_arcface_112.onnx")
+        os.mkdir(where)
+        run(CTL, "model", "import", embedder, "-o", os.path.join(where, "embedder.onnx"),
+            "--crop", "arcface-112", "--scale", "none",
+            "--source", "test data", "--threshold", "1e-3:1.45:3000:3")
+        for kind in ("pnet", "rnet", "onet"):
+            run(CTL, "model", "import", weights("mtcnn_%s.onnx" % kind),
+                "-o", os.path.join(where, "detector_%s.onnx" % kind),
+                "--kind", "mtcnn-" + kind, "--scale", "fixed:127.5,128")
+        return where
+    return ctx.once("real-models", make)
+
+
+def daemon(ctx):
+    where = models(ctx)
+    return ctx.once("real-daemon", lambda: Daemon(where))
+
+
+def saved(ctx, name, data):
+    path = ctx.path(name)
+    with open(path, "wb") as f:
+        f.write(data)
+    return path
+
+
+def cut(ctx, source, box, name):
+    """A face's box out of a photo, with half its size around it."""
+    w, h = box["x1"] - box["x0"], box["y1"] - box["y0"]
+    out = ctx.path(name + ".jpg")
+    run(PHOTO, "cut", source, "%d" % (box["x0"] - w / 2), "%d" % (box["y0"] - h / 2),
+        "%d" % (2 * w), "%d" % (2 * h), out)
+    return out
+
+
+def crops_of(ctx, group):
+    """The faces of a group photo as photos of their own."""
+    def make():
+        d = daemon(ctx)
+        faces = expect(d.post("/detect", photo(group)), 200).json["faces"]
+        return [cut(ctx, photo_path(group), f["box"], "%s-%d" % (group, i))
+                for i, f in enumerate(faces) if f["detection_score"] > 0.95]
+    return ctx.once("crops-" + group, make)
+
+
+# --- verify -------------------------------------------------------------------
+
+@case("two photos of one person match")
+def _(ctx):
+    a = daemon(ctx).post("/verify", [("image1", photo("Anthony_Hopkins_0001")),
+                                     ("image2", photo("Anthony_Hopkins_0002"))])
+    expect(a, 200, match=True, metric="l2_squared", threshold=1.45)
+    assert 0 < a.json["distance"] < 1.1, repr(a)
+    for image in ("image1", "image2"):
+        face = a.json["faces"][image]
+        assert face["detection_score"] > 0.95 and len(face["landmarks"]) == 5
+        assert face["box"]["x1"] > face["box"]["x0"]
+    assert a.json["timings_ms"]["total"] > 0 and len(a.json["model"]["id"]) == 64
+
+
+@case("two people do not match, in any pair")
+def _(ctx):
+    names = SINGLES + ("Anthony_Hopkins_0001",)
+    for i, one in enumerate(names):
+        for other in names[i + 1:]:
+            a = daemon(ctx).post("/verify", [("image1", photo(one)), ("image2", photo(other))])
+            expect(a, 200, match=False)
+            assert a.json["distance"] > a.json["threshold"], (one, other, repr(a))
+
+
+@case("the three ways to send a photo give one distance")
+def _(ctx):
+    d = daemon(ctx)
+    one, two = photo("Anthony_Hopkins_0001"), photo("Anthony_Hopkins_0002")
+    form = d.post("/verify", [("image1", one), ("image2", two)]).json["distance"]
+    text = base64.b64encode(one).decode()
+    body = {"image1": text, "image2": "data:image/jpeg;base64," + base64.b64encode(two).decode()}
+    assert abs(d.post("/verify", body).json["distance"] - form) < 1e-3
+    a, b = (d.post("/detect", way).json["faces"] for way in (one, [("image", one)]))
+    assert a == b
+
+
+@case("the threshold of the request decides")
+def _(ctx):
+    pair = [("image1", photo("Anthony_Hopkins_0001")), ("image2", photo("Anthony_Hopkins_0002"))]
+    d = daemon(ctx)
+    expect(d.post("/verify", pair + [("threshold", "0.0")]), 200, match=False, threshold=0)
+    expect(d.post("/verify", pair + [("threshold", "4")]), 200, match=True, threshold=4)
+
+
+@case("a photo without a face is named")
+def _(ctx):
+    path = ctx.path("wall.jpg")
+    run(PHOTO, "plain", "300", "300", path)
+    d = daemon(ctx)
+    expect(d.post("/verify", [("image1", photo("paul_rudd")), ("image2", read(path))]), 422,
+           "no_face", image="image2", retryable=False)
+    expect(d.post("/verify", [("image1", read(path)), ("image2", photo("paul_rudd"))]), 422,
+           "no_face", image="image1")
+    expect(d.post("/detect", read(path)), 200, faces=[])
+    expect(d.post("/identify", read(path)), 422, "no_face", image="image")
+
+
+@case("several faces: the largest, or refused")
+def _(ctx):
+    d = daemon(ctx)
+    pair = [("image1", photo("group1")), ("image2", photo("paul_rudd"))]
+    a = expect(d.post("/verify", pair), 200)
+    largest = expect(d.post("/detect", photo("group1")), 200).json["faces"][0]
+    assert a.json["faces"]["image1"]["box"] == largest["box"]
+    expect(d.post("/verify", pair + [("faces", "single")]), 422, "many_faces", image="image1")
+
+
+@case("EXIF orientation turns the photo upright")
+def _(ctx):
+    d = daemon(ctx)
+    turned = ctx.path("turned.jpg")
+    run(PHOTO, "turn", photo_path("paul_rudd"), turned)
+    data = read(turned)
+    tiff = (b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0) +
+            b"\0\0\0\0")
+    tagged = data[:2] + b"\xff\xe1" + struct.pack(">H", len(tiff) + 2) + tiff + data[2:]
+    a = d.post("/verify", [("image1", photo("paul_rudd")), ("image2", tagged)])
+    expect(a, 200, match=True)
+    assert a.json["distance"] < 0.1, repr(a)
+    one, two = (a.json["faces"][i]["box"] for i in ("image1", "image2"))
+    assert all(abs(one[k] - two[k]) < 6 for k in one), (one, two)
+
+
+@case("thirty faces in one picture")
+def _(ctx):
+    d = daemon(ctx)
+    crops = []
+    for group in ("group1", "group2", "group3", "group4", "group5"):
+        crops += crops_of(ctx, group)
+    tiles = (crops * 30)[:30]
+    out = ctx.path("thirty.jpg")
+    run(PHOTO, "grid", "200", "6", out, *tiles)
+    a = expect(d.post("/detect", read(out)), 200)
+    assert len(a.json["faces"]) >= 28, "%d faces" % len(a.json["faces"])
+    sizes = [(f["box"]["x1"] - f["box"]["x0"]) * (f["box"]["y1"] - f["box"]["y0"])
+             for f in a.json["faces"]]
+    assert all(x >= y - 1 for x, y in zip(sizes, sizes[1:])), "not by size"
+    a = expect(d.post("/identify?faces=all", read(out)), 200)
+    assert len(a.json["faces"]) >= 28
+
+
+# --- enroll and identify --------------------------------------------------------
+
+def enroll(d, subject, data, **more):
+    fields = [("subject", subject)] + [(k, v) for k, v in more.items()]
+    fields += [("image", x) for x in (data if isinstance(data, list) else [data])]
+    return d.post("/enroll", fields)
+
+
+@case("people enrolled from single photos are told apart")
+def _(ctx):
+    d = daemon(ctx)
+    for name in SINGLES:
+        a = expect(enroll(d, name, photo(name), gallery="singles", name=name.title() + " Ω [x]"),
+                   201, subject=name, created=True, errors=[])
+        assert len(a.json["faces"]) == 1 and a.json["faces"][0]["id"] > 0
+    for name in SINGLES:
+        a = expect(d.post("/identify?gallery=singles", photo(name)), 200)
+        rows = a.json["faces"][0]["candidates"]
+        assert [r["subject"] for r in rows] == [name] and rows[0]["distance"] < 0.01, rows
+        assert rows[0]["name"] == name.title() + " Ω [x]"
+        expect(d.post("/verify", [("image", photo(name)), ("subject", name),
+                                  ("gallery", "singles")]), 200, match=True)
+    a = expect(d.post("/identify?gallery=singles", photo("Anthony_Hopkins_0001")), 200)
+    assert a.json["faces"][0]["candidates"] == [], "a stranger was found"
+    expect(d.post("/verify", [("image", photo(SINGLES[0])), ("subject", "nobody"),
+                              ("gallery", "singles")]), 404, "subject_not_found")
+
+
+@case("people of group4 are found in the other group photos")
+def _(ctx):
+    d = daemon(ctx)
+    crops = crops_of(ctx, "group4")
+    for i, path in enumerate(crops):
+        expect(enroll(d, "p%d" % i, read(path), gallery="crew", faces="largest"), 201)
+    found = 0
+    for group in ("group1", "group2", "group3", "group5"):
+        a = expect(d.post("/identify?gallery=crew&faces=all&limit=3", photo(group)), 200)
+        best = [f["candidates"][0]["subject"] for f in a.json["faces"] if f["candidates"]]
+        assert len(best) == len(set(best)), "%s: one person twice: %s" % (group, best)
+        for f in a.json["faces"]:
+            distances = [c["distance"] for c in f["candidates"]]
+            assert distances == sorted(distances)
+            subjects = [c["subject"] for c in f["candidates"]]
+            assert len(subjects) == len(set(subjects)), "a subject twice"
+        found += len(best)
+    assert len(crops) >= 3 and found >= len(crops), "%d of %d found" % (found, len(crops))
+
+
+@case("an enrolment of good and bad photos tells which")
+def _(ctx):
+    d = daemon(ctx)
+    wall = ctx.path("wall2.jpg")
+    run(PHOTO, "plain", "300", "300", wall)
+    a = expect(enroll(d, "mixed", [photo("paul_rudd"), read(wall), photo("group1")],
+                      gallery="mixed"), 201)
+    assert [f["index"] for f in a.json["faces"]] == [0]
+    assert [(e["index"], e["code"]) for e in a.json["errors"]] == [(1, "no_face"),
+                                                                  (2, "many_faces")]
+    expect(enroll(d, "none", read(wall), gallery="mixed"), 422, "no_face")
+    expect(d.get("/subjects/none?gallery=mixed"), 404, "subject_not_found")
+
+
+@case("a face nearer to another subject is warned of")
+def _(ctx):
+    d = daemon(ctx)
+    expect(enroll(d, "first", photo("Anthony_Hopkins_0001"), gallery="twice"), 201, warnings=[])
+    a = expect(enroll(d, "second", photo("Anthony_Hopkins_0002"), gallery="twice"), 201)
+    assert [w["subject"] for w in a.json["warnings"]] == ["first"], repr(a)
+
+
+@case("the same id twice adds examples and keeps the name")
+def _(ctx):
+    d = daemon(ctx)
+    expect(enroll(d, "hopkins", photo("Anthony_Hopkins_0001"), gallery="again", name="A. H."), 201,
+           created=True)
+    expect(enroll(d, "hopkins", photo("Anthony_Hopkins_0002"), gallery="again"), 201,
+           created=False)
+    row = expect(d.get("/subjects/hopkins?gallery=again"), 200, faces=2, name="A. H.").json
+    assert row["created"] <= row["updated"] and row["created"].endswith("Z")
+
+
+@case("names in Unicode, brackets and 255 bytes come back as they were")
+def _(ctx):
+    d = daemon(ctx)
+    names = ["Ångström 名前 [x](y)", "e\u0301 é", "n" * 255, "ф" * 127]
+    for i, name in enumerate(names):
+        expect(enroll(d, "u%d" % i, photo("paul_rudd"), gallery="names", name=name), 201)
+    rows = d.get("/subjects?gallery=names").json["subjects"]
+    assert [r["name"] for r in rows] == names
+
+
+@case("pages of subjects and faces")
+def _(ctx):
+    d = daemon(ctx)
+    for i in range(5):
+        expect(enroll(d, "s%d" % i, photo("kate_siegel"), gallery="pages"), 201)
+    for _ in range(2):
+        expect(enroll(d, "s0", photo("kate_siegel"), gallery="pages"), 201)
+    seen, after = [], ""
+    while after is not None:
+        page = d.get("/subjects?gallery=pages&limit=2&after=" + after).json
+        seen += [s["id"] for s in page["subjects"]]
+        assert len(page["subjects"]) <= 2
+        after = page["next"]
+    assert seen == ["s%d" % i for i in range(5)], seen
+    assert d.get("/subjects?gallery=pages&limit=5").json["next"] is None
+    first = d.get("/subjects/s0/faces?gallery=pages&limit=2").json
+    rest = d.get("/subjects/s0/faces?gallery=pages&after=%d" % first["next"]).json
+    ids = [f["id"] for f in first["faces"] + rest["faces"]]
+    assert len(ids) == 3 and ids == sorted(ids) and rest["next"] is None
+    face = expect(d.get("/faces/%d" % ids[0]), 200, subject="s0", gallery="pages", crop=True).json
+    assert face["box"]["x1"] > face["box"]["x0"] and 0 < face["detection_score"] <= 1
+    listed = [g["id"] for g in d.get("/galleries").json["galleries"]]
+    assert "pages" in listed and listed == sorted(listed)
+    expect(d.get("/galleries/pages"), 200, subjects=5, faces=7)
+
+
+@case("PATCH changes name and metadata, and searches show it at once")
+def _(ctx):
+    d = daemon(ctx)
+    expect(enroll(d, "x", photo("paul_rudd"), gallery="patch", metadata='{"door": 1}'), 201)
+    path = "/subjects/x?gallery=patch"
+    assert d.get(path).json["metadata"] == {"door": 1}
+    expect(d.post(path, {"name": "Neu", "metadata": {"door": 2}}, method="PATCH"), 200,
+           name="Neu", metadata={"door": 2})
+    a = d.post("/identify?gallery=patch", photo("paul_rudd"))
+    assert a.json["faces"][0]["candidates"][0]["name"] == "Neu"
+    a = expect(d.post(path, {"metadata": None}, method="PATCH"), 200, name="Neu")
+    assert "metadata" not in a.json
+    expect(d.post(path, {"name": None}, method="PATCH"), 200, name="")
+
+
+# --- erasure, durability --------------------------------------------------------
+
+@case("erased subjects, faces and galleries are gone at once")
+def _(ctx):
+    d = daemon(ctx)
+    expect(enroll(d, "a", [photo("Anthony_Hopkins_0001"), photo("Anthony_Hopkins_0002")],
+                  gallery="erase"), 201)
+    expect(enroll(d, "b", photo("paul_rudd"), gallery="erase"), 201)
+    ids = [f["id"] for f in d.get("/subjects/a/faces?gallery=erase").json["faces"]]
+
+    def who(name):
+        rows = d.post("/identify?gallery=erase", photo(name)).json["faces"][0]["candidates"]
+        return [r["subject"] for r in rows]
+    assert who("Anthony_Hopkins_0001") == ["a"]
+    expect(d.delete("/faces/%d" % ids[0]), 200, deleted=ids[0], subject="a")
+    expect(d.get("/faces/%d" % ids[0]), 404, "face_not_found")
+    expect(d.delete("/subjects/a?gallery=erase"), 200, deleted="a", faces=1)
+    assert who("Anthony_Hopkins_0001") == []
+    expect(d.delete("/subjects/a?gallery=erase"), 404, "subject_not_found")
+    expect(d.delete("/galleries/erase"), 200, deleted="erase", faces=1)
+    expect(d.get("/galleries/erase"), 404, "gallery_not_found")
+    expect(d.get("/subjects/b?gallery=erase"), 404, "subject_not_found")
+
+
+@case("after an erasure no file of the database holds the bytes")
+def _(ctx):
+    with Daemon(models(ctx)) as d:
+        expect(enroll(d, "gone", photo("paul_rudd"), name="SEARCHFORTHISNAME",
+                      metadata='{"k": "SEARCHFORTHISTOO"}'), 201)
+        files = glob.glob(os.path.join(d.data, "*"))
+        assert any(b"SEARCHFORTHISNAME" in read(f) for f in files), "nothing to find"
+        expect(d.delete("/subjects/gone"), 200)
+        for f in glob.glob(os.path.join(d.data, "*")):
+            assert b"SEARCHFORTHIS" not in read(f), os.path.basename(f) + " still holds it"
+
+
+@case("kill -9 and restart keep everything that was answered")
+def _(ctx):
+    data = tempfile.mkdtemp(prefix="facenetd-kill-")
+    try:
+        d = Daemon(models(ctx), data=data)
+        for name in SINGLES:
+            expect(enroll(d, name, photo(name)), 201)
+        expect(d.delete("/subjects/" + SINGLES[0]), 200)
+        stop = threading.Event()
+        done = []
+
+        def keep_enrolling():
+            i = 0
+            while not stop.is_set():
+                try:
+                    if enroll(d, "late%d" % i, photo("kate_siegel"), gallery="late").status == 201:
+                        done.append("late%d" % i)
+                    i += 1
+                except OSError:
+                    return
+        t = threading.Thread(target=keep_enrolling)
+        t.start()
+        end = time.monotonic() + PATIENCE
+        while len(done) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+        d.kill()
+        stop.set()
+        t.join()
+        d = Daemon(models(ctx), data=data)
+        try:
+            rows = d.get("/subjects").json["subjects"]
+            assert [r["id"] for r in rows] == sorted(SINGLES[1:]), rows
+            late = [r["id"] for r in d.get("/subjects?gallery=late&limit=1000").json["subjects"]]
+            assert set(done) <= set(late), "lost: %s" % (set(done) - set(late))
+            a = d.post("/identify", photo(SINGLES[2]))
+            assert a.json["faces"][0]["candidates"][0]["subject"] == SINGLES[2]
+            a = d.post("/identify", photo(SINGLES[0]))
+            assert a.json["faces"][0]["candidates"] == [], "the erased came back"
+        finally:
+            assert d.stop() == 0
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+
+
+@case("an idempotency key makes a retry safe")
+def _(ctx):
+    d = daemon(ctx)
+    fields = [("subject", "once"), ("gallery", "idem"), ("image", photo("paul_rudd"))]
+    head = {"Idempotency-Key": "k-1"}
+    one = expect(d.post("/enroll", fields, head), 201, replayed=False)
+    two = expect(d.post("/enroll", fields, head), 201, replayed=True)
+    assert [f["id"] for f in one.json["faces"]] == [f["id"] for f in two.json["faces"]]
+    expect(d.get("/subjects/once?gallery=idem"), 200, faces=1)
+    other = fields[:2] + [("image", photo("kate_siegel"))]
+    expect(d.post("/enroll", other, head), 409, "idempotency_mismatch")
+    expect(d.post("/enroll", fields, {"Idempotency-Key": "x" * 129}), 400)
+    expect(d.get("/subjects/once?gallery=idem"), 200, faces=1)
+
+
+@case("more faces than a subject may have are refused, all or nothing")
+def _(ctx):
+    with Daemon(models(ctx), "--max-faces-per-subject", "2") as d:
+        expect(enroll(d, "q", photo("paul_rudd")), 201)
+        expect(enroll(d, "q", [photo("paul_rudd"), photo("paul_rudd")]), 409, "quota")
+        expect(d.get("/subjects/q"), 200, faces=1)
+
+
+@case("parallel requests get their own answers")
+def _(ctx):
+    d = daemon(ctx)
+    photos = {n: photo(n) for n in SINGLES}
+    for name in SINGLES:
+        enroll(d, name, photos[name], gallery="parallel")
+    wrong = []
+
+    def ask(name):
+        for _ in range(4):
+            a = d.post("/identify?gallery=parallel&limit=1", photos[name])
+            rows = a.json["faces"][0]["candidates"] if a.status == 200 else [{"subject": repr(a)}]
+            if [r["subject"] for r in rows] != [name]:
+                wrong.append((name, rows))
+    threads = [threading.Thread(target=ask, args=(n,)) for n in SINGLES * 3]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong, wrong[:3]
+
+
+@case("another model over the same data finds nobody; the first one still does")
+def _(ctx):
+    data = tempfile.mkdtemp(prefix="facenetd-other-")
+    try:
+        with Daemon(models(ctx), data=data) as d:
+            expect(enroll(d, "a", photo("paul_rudd")), 201)
+        where = ctx.path("other-models")
+        shutil.copytree(models(ctx), where)
+        run(CTL, "model", "import", weights("mobilefacenet_foamliu_112.onnx"),
+            "-o", os.path.join(where, "embedder.onnx"), "--crop", "arcface-112",
+            "--scale", "fixed:123.675,116.28,103.53,58.395,57.12,57.375")
+        with Daemon(where, data=data) as d:
+            a = expect(d.post("/identify", photo("paul_rudd")), 200)
+            assert a.json["faces"][0]["candidates"] == [], "distances across models"
+            expect(d.get("/subjects/a"), 200, faces=1)
+        with Daemon(models(ctx), data=data) as d:
+            a = expect(d.post("/identify", photo("paul_rudd")), 200)
+            assert a.json["faces"][0]["candidates"][0]["subject"] == "a"
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+
+
+@case("embeddings have length 1 and agree with verify")
+def _(ctx):
+    d = daemon(ctx)
+    one, two = (expect(d.post("/embed", photo("Anthony_Hopkins_000%d" % i)), 200)
+                .json["faces"][0]["embedding"] for i in (1, 2))
+    assert abs(sum(x * x for x in one) - 1) < 1e-3
+    distance = sum((x - y) ** 2 for x, y in zip(one, two))
+    a = d.post("/verify", [("image1", photo("Anthony_Hopkins_0001")),
+                           ("image2", photo("Anthony_Hopkins_0002"))])
+    assert abs(a.json["distance"] - distance) < 5e-3, (a.json["distance"], distance)
+
+
+@case("neither names nor embeddings reach the log")
+def _(ctx):
+    d = daemon(ctx)
+    expect(enroll(d, "quiet", photo("paul_rudd"), gallery="log", name="NOTINTHELOG"), 201)
+    assert "NOTINTHELOG" not in d.text()
+    assert all(line.count("=") >= 1 for line in d.log if line != "(end)"), "a line without keys"
+
+
+# --- the command line -------------------------------------------------------------
+
+@case("facenetctl: verify is 0, 1 and 2 as grep is")
+def _(ctx):
+    server = "http://127.0.0.1:%d" % daemon(ctx).port
+    pair = [photo_path("Anthony_Hopkins_0001"), photo_path("Anthony_Hopkins_0002")]
+    p = run(CTL, "verify", "--server", server, *pair, ok=False)
+    assert p.returncode == 0 and p.stdout.startswith("same person: distance "), p
+    p = run(CTL, "verify", "--server", server, pair[0], photo_path("paul_rudd"), ok=False)
+    assert p.returncode == 1 and p.stdout.startswith("different people: distance "), p
+    p = run(CTL, "verify", "--json", pair[0], pair[1], ok=False,
+            env={"FACENETD_SERVER": server})
+    assert p.returncode == 0 and json.loads(p.stdout)["match"] is True
+
+
+@case("facenetctl: enroll, identify, subjects, faces, galleries")
+def _(ctx):
+    where = ("--server", "http://127.0.0.1:%d" % daemon(ctx).port)
+    mine = where + ("--gallery", "ctl")
+    p = run(CTL, "enroll", *mine, "--name", "Paul", "--metadata", '{"n": 1}', "paul",
+            photo_path("paul_rudd"))
+    assert p.stdout == "paul: 1 face enrolled\n", p.stdout
+    p = run(CTL, "identify", *mine, photo_path("paul_rudd"))
+    assert "paul" in p.stdout and "Paul" in p.stdout
+    assert run(CTL, "identify", *mine, photo_path("kate_siegel"), ok=False).returncode == 1
+    assert "paul" in run(CTL, "subjects", *mine).stdout
+    assert "Paula" in run(CTL, "subjects", "change", "paul", *mine, "--name", "Paula").stdout
+    face = run(CTL, "faces", "list", "paul", *mine).stdout.split()[0]
+    assert "paul" in run(CTL, "faces", "show", face, *where).stdout
+    run(CTL, "faces", "delete", face, *where)
+    assert run(CTL, "faces", "list", "paul", *mine).stdout == ""
+    assert "deleted paul" in run(CTL, "subjects", "delete", "paul", *mine).stdout
+    assert run(CTL, "subjects", "show", "paul", *mine, ok=False).returncode == 2
+    p = run(CTL, "detect", *where, photo_path("group1"))
+    assert len(p.stdout.splitlines()) > 1
