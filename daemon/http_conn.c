@@ -557,7 +557,10 @@ int http_conn_start(struct http *h, bool tls, struct error *err)
     /* The library shares its limit out among its threads and is silent at
      * it, so ours has to be reached first. */
     unsigned limit = (unsigned)h->opt.max_connections * 3 / 2 + 4 * n;
-    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME |
+    /* Not epoll: there 0.9.75 takes a short read for the end of input, misses
+     * the close that came with it, and a connection that was reset meanwhile
+     * wakes it no more, not even when shut down. poll tells it each time. */
+    unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME |
                      MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET |
                      (tls ? MHD_USE_TLS : 0);
     struct MHD_OptionItem more[] = {

@@ -391,6 +391,92 @@ static void test_no_descriptors(void **state)
     fx_stop(&f);
 }
 
+struct storm {
+    struct fixture *f;
+    unsigned seed;
+};
+
+/* One client that behaves badly in one of several ways. */
+static void misbehave(const struct fixture *f, unsigned *seed)
+{
+    static const char *const starts[] = {
+        "",
+        "GET /ec",
+        "GET /echo HTTP/1.1\r\nHost:",
+        GET("/echo"),
+        GET("/later") GET("/later?a=1") GET("/nowhere"),
+        GET("/never"),
+        GET("/never") GET("/later"),
+        GET("/large"),
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\nabc",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\nabc",
+        "POST /later HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "3\r\nabc\r\n",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
+        "Content-Length: 2\r\n\r\nabc"};
+    enum {
+        N_STARTS = sizeof(starts) / sizeof(starts[0])
+    };
+    struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    struct pollfd p = {.events = POLLIN};
+    char buf[8192];
+    int fd = cl_connect(f);
+
+    cl_say(fd, starts[(unsigned)rand_r(seed) % N_STARTS]);
+    p.fd = fd;
+    if (rand_r(seed) % 3 == 0 && poll(&p, 1, rand_r(seed) % 400) > 0 &&
+        recv(fd, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+        cl_say(fd, starts[(unsigned)rand_r(seed) % N_STARTS]);
+    if (rand_r(seed) % 3 == 0)
+        shutdown(fd, SHUT_WR);
+    else if (rand_r(seed) % 2)
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+    close(fd);
+}
+
+static void *storm_it(void *arg)
+{
+    struct storm *storm = arg;
+
+    for (int i = 0; i < 100; i++)
+        misbehave(storm->f, &storm->seed);
+    return NULL;
+}
+
+/* Whatever clients do, nothing is left of them afterwards. */
+static void test_storm(void **state)
+{
+    struct http_options opt = {
+        .n_threads = 2, .header_ms = 300, .body_ms = 300, .answer_ms = 200};
+    struct fixture f;
+    struct storm storms[6];
+    struct request *req;
+    struct reply r;
+    pthread_t threads[6];
+    int64_t until;
+
+    (void)state;
+    fx_start(&f, &opt);
+    for (unsigned i = 0; i < 6; i++) {
+        storms[i] = (struct storm){&f, i + 1};
+        pthread_create(&threads[i], NULL, storm_it, &storms[i]);
+    }
+    for (int i = 0; i < 6; i++)
+        pthread_join(threads[i], NULL);
+    until = fx_now_ms() + PATIENCE_MS;
+    while (fx_stats(&f).connections > 0 && fx_now_ms() < until)
+        poll(NULL, 0, 5);
+    req = atomic_exchange(&f.kept, NULL);
+    request_unref(req);
+    assert_true(fx_settles(&f));
+    assert_int_equal(fx_stats(&f).connections, 0);
+    assert_true(http_alive(f.h, 2000));
+    cl_ask(&f, GET("/echo"), &r);
+    assert_int_equal(r.status, 200);
+    fx_stop(&f);
+    assert_int_equal(atomic_load(&f.n_handled), atomic_load(&f.n_freed));
+}
+
 /* --- stopping ------------------------------------------------------------ */
 
 static void test_stop_suspended(void **state)
@@ -605,6 +691,7 @@ int main(void)
         cmocka_unit_test(test_connection_limit),
         cmocka_unit_test(test_per_address),
         cmocka_unit_test(test_flood),
+        cmocka_unit_test(test_storm),
         cmocka_unit_test(test_alive),
         cmocka_unit_test(test_no_descriptors),
         cmocka_unit_test(test_stop_suspended),
