@@ -29,8 +29,8 @@ def case(name):
 
 # --- what the cases use ----------------------------------------------------
 
-NETWORKS = (("mobilefacenet", "embedder"), ("pnet", "detector_pnet"), ("rnet", "detector_rnet"),
-            ("onet", "detector_onet"))
+NETWORKS = (("mobilefacenet", "embedder"), ("mtcnn_pnet", "detector_pnet"),
+            ("mtcnn_rnet", "detector_rnet"), ("mtcnn_onet", "detector_onet"))
 
 
 def models(ctx):
