@@ -160,7 +160,7 @@ int store_missing_embeddings(struct store *s, const char *model_id,
 
 /* --- changes -------------------------------------------------------- */
 enum store_change_kind {
-    STORE_CHANGE_FACE_ADDED,      /* every field */
+    STORE_CHANGE_FACE_ADDED, /* every field */
     STORE_CHANGE_FACE_REMOVED,    /* gallery, subject, face */
     STORE_CHANGE_SUBJECT_REMOVED, /* gallery, subject */
     STORE_CHANGE_SUBJECT_RENAMED, /* gallery, subject, name */
@@ -173,10 +173,9 @@ struct store_change {
     const float *embedding;
     int dim;
 };
-/* Called on the store's own thread after each commit and before its writers
- * are answered, so that what is in memory sees changes in the record's
- * order: an enrolment and an erasure that cross on two threads end alike in
- * both. Must not call the store. */
+/* Called on the store's own thread after each commit, before its writers are
+ * answered: memory sees changes in the record's order, also where an enrolment
+ * and an erasure cross. Must not call the store. */
 typedef void (*store_change_fn)(void *ctx, const struct store_change *change);
 /* One watcher; NULL: none. It is no more called after this returns. */
 int store_watch(struct store *s, store_change_fn fn, void *ctx,

@@ -261,7 +261,9 @@ static int contract_of(const struct arch_info *a, struct contract *c,
     snprintf(c->source, sizeof(c->source), "facenetctl model new --arch %s",
              a->name);
     if (a->embedding_size == 0) {
-        snprintf(crop, sizeof(crop), "mtcnn-%s", a->name);
+        snprintf(crop, sizeof(crop), "%s", a->name);
+        for (char *p = crop; *p; p++)
+            *p = *p == '_' ? '-' : *p;
         if (ctl_model_kind(crop, &c->kind) < 0)
             return error_set(err, ERR_USAGE, "%s is no detector", a->name);
         snprintf(crop, sizeof(crop), "none");

@@ -223,7 +223,7 @@ class Daemon:
             shutil.rmtree(self.data, ignore_errors=True)
 
 
-def expect(answer, status, code=None, **subset):
+def expect(answer, status, code=None, /, **subset):
     """Status, problem code and members of the answer's JSON."""
     assert answer.status == status, "wanted %d: %r" % (status, answer)
     if code:
