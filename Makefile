@@ -166,7 +166,7 @@ HTTPTEST := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/http/*.c)))
         uninstall help clean
 test-build: $(B)/facenetd $(B)/facenetctl $(TESTS) $(HTTPTEST)
 test: all test-build models-if-any ## build and run every test
-	@FACENETD_DATA="$(DATA)" tests/run $(V)
+	@V=$(V) FACENETD_DATA="$(abspath $(DATA))" tests/run
 .PHONY: models-if-any
 models-if-any: build/facenetctl
 	@if test -d $(DATA)/weights || test -e models/embedder.onnx; then \
@@ -174,11 +174,11 @@ models-if-any: build/facenetctl
 
 asan: ## the tests under AddressSanitizer and UBSan
 	$(MAKE) V=asan test-build build/facenetctl models-if-any
-	ASAN_OPTIONS=detect_leaks=1 FACENETD_DATA="$(DATA)" tests/run asan
+	ASAN_OPTIONS=detect_leaks=1 V=asan FACENETD_DATA="$(abspath $(DATA))" tests/run
 tsan: ## the tests under ThreadSanitizer
 	$(MAKE) V=tsan test-build build/facenetctl models-if-any
 	TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=0" \
-	    OPENBLAS_NUM_THREADS=1 FACENETD_DATA="$(DATA)" tests/run tsan
+	    OPENBLAS_NUM_THREADS=1 V=tsan FACENETD_DATA="$(abspath $(DATA))" tests/run
 
 FUZZ_SECONDS ?= 30
 fuzz: ## every fuzz target for FUZZ_SECONDS (30)
