@@ -1,6 +1,6 @@
 /* tests/unit/test_onnx.c - ONNX files to graphs and back: what every operator
  * becomes, that nothing is lost on the way through a file, and what is
- * refused, by name. test_onnx_bad.c holds the refusals. */
+ * refused, by name: test_onnx_bad.c and test_onnx_bytes.c. */
 #include <float.h>
 #include <setjmp.h>
 #include <stdarg.h>
