@@ -116,12 +116,10 @@ static int read_metadata(const Onnx__ModelProto *model,
 
 /* --- reading -------------------------------------------------------------- */
 
-struct graph *onnx_parse(const void *bytes, size_t len_bytes,
-                         struct onnx_metadata *meta, struct error *err)
+static Onnx__ModelProto *unpack(const void *bytes, size_t len_bytes,
+                                struct error *err)
 {
-    struct onnx_metadata found = {0};
     Onnx__ModelProto *model;
-    struct graph *g = NULL;
 
     if (len_bytes > ONNX_MAX_BYTES)
         return error_null(err, ERR_MODEL, "more than %d MiB",
@@ -132,16 +130,34 @@ struct graph *onnx_parse(const void *bytes, size_t len_bytes,
     if (!model)
         return error_null(err, ERR_MODEL,
                           "damaged: its messages cannot be read");
-    if (!model->graph)
+    return model;
+}
+
+/* Consumes the model; NULL is what unpack has failed with. */
+static struct graph *build(Onnx__ModelProto *take_model,
+                           struct onnx_metadata *meta, struct error *err)
+{
+    struct onnx_metadata found = {0};
+    struct graph *g = NULL;
+
+    if (!take_model)
+        return NULL;
+    if (!take_model->graph)
         error_set(err, ERR_MODEL, "no graph: not an ONNX model");
-    else if (!read_metadata(model, &found, err))
-        g = onnx_read(model, err);
-    onnx__model_proto__free_unpacked(model, NULL);
+    else if (!read_metadata(take_model, &found, err))
+        g = onnx_read(take_model, err);
+    onnx__model_proto__free_unpacked(take_model, NULL);
     if (g && meta)
         *meta = found;
     else
         onnx_metadata_fini(&found);
     return g;
+}
+
+struct graph *onnx_parse(const void *bytes, size_t len_bytes,
+                         struct onnx_metadata *meta, struct error *err)
+{
+    return build(unpack(bytes, len_bytes, err), meta, err);
 }
 
 /* The file's bytes, malloc'd. */
@@ -196,13 +212,15 @@ out:
 struct graph *onnx_load(const char *path, struct onnx_metadata *meta,
                         struct error *err)
 {
-    struct graph *g = NULL;
+    Onnx__ModelProto *model = NULL;
+    struct graph *g;
     size_t len;
     uint8_t *bytes = read_file(path, &len, err);
 
     if (bytes)
-        g = onnx_parse(bytes, len, meta, err);
-    free(bytes);
+        model = unpack(bytes, len, err);
+    free(bytes); /* before the weights are decoded: these files are large */
+    g = build(model, meta, err);
     if (!g)
         error_context(err, "%.100s", path);
     return g;

@@ -416,13 +416,8 @@ static int convert_transpose(struct onnx_reader *r)
 /* Make the current node's output another name of a constant. */
 static int alias(struct onnx_reader *r, const Onnx__TensorProto *constant)
 {
-    for (int i = 0; i < r->n_names; i++) {
-        if (strcmp(r->names[i].text, r->node->output[0]) != 0)
-            continue;
-        r->names[i].constant = constant;
-        return 0;
-    }
-    return onnx_fail(r, "has no output");
+    onnx_out(r, 0)->constant = constant;
+    return 0;
 }
 
 static int convert_constant(struct onnx_reader *r)

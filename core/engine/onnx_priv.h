@@ -82,8 +82,9 @@ int onnx_attr_float(struct onnx_reader *r, const char *name, float missing,
 int onnx_attr_ints(struct onnx_reader *r, const char *name, int64_t out[],
                    int max, int *n);
 
-/* Inputs of the current node; absent is NULL. */
+/* Inputs and outputs of the current node; absent is NULL. */
 struct onnx_name *onnx_in(const struct onnx_reader *r, int i);
+struct onnx_name *onnx_out(const struct onnx_reader *r, int i);
 /* Graph value of a computed input. */
 int onnx_in_value(struct onnx_reader *r, int i, int *value);
 /* The constant of an input; an absent or computed one fails. */

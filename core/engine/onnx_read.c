@@ -158,6 +158,13 @@ struct onnx_name *onnx_in(const struct onnx_reader *r, int i)
     return find_name(r, r->node->input[i]);
 }
 
+struct onnx_name *onnx_out(const struct onnx_reader *r, int i)
+{
+    if ((size_t)i >= r->node->n_output || !*r->node->output[i])
+        return NULL;
+    return find_name(r, r->node->output[i]);
+}
+
 int onnx_in_value(struct onnx_reader *r, int i, int *value)
 {
     const struct onnx_name *in = onnx_in(r, i);
@@ -305,7 +312,7 @@ int onnx_emit(struct onnx_reader *r, int i, const struct op *op, const int in[],
         shapes[k] = r->shapes[in[k]];
     if (op_shape(op, shapes, n_in, &shape, r->err))
         return in_node(r);
-    out = find_name(r, r->node->output[i]);
+    out = onnx_out(r, i);
     if (i)
         snprintf(name, sizeof(name), "%.240s.%d", r->node_name, i);
     else

@@ -31,7 +31,7 @@ struct writer {
     struct shape *shapes; /* of values */
     struct shape *stored; /* of weights as written; rank -1: not used */
     Onnx__GraphProto *out;
-    int n_extra; /* constants that the graph does not have */
+    int n_short; /* constants whose own name would be too long */
 };
 
 /* Zeroed memory that lives as long as the writer. */
@@ -100,8 +100,8 @@ static char *extra(struct writer *w, const struct node *n, const char *what,
 
     if (!name || !copy)
         return NULL;
-    for (int k = 0; graph_find(w->g, name) >= 0; k++) {
-        name = text(w, "%s.%s.%d", w->g->values[n->out].name, what, k);
+    while (strlen(name) > GRAPH_MAX_NAME || graph_find(w->g, name) >= 0) {
+        name = text(w, "constant.%d", w->n_short++);
         if (!name)
             return NULL;
     }

@@ -8,28 +8,31 @@
 #include "core/engine/graph.h"
 #include "core/engine/onnx.h"
 
-enum model_kind { /* facenetd.kind */
+enum model_kind {   /* facenetd.kind */
     MODEL_EMBEDDER, /* "embedder" */
     MODEL_PNET,     /* "mtcnn-pnet" */
     MODEL_RNET,     /* "mtcnn-rnet" */
     MODEL_ONET      /* "mtcnn-onet" */
 };
 
-enum crop_kind {       /* facenetd.crop */
-    CROP_NONE,         /* "none": detectors */
-    CROP_ARCFACE,      /* "arcface-112": five points, similarity, 112x112
-                          template scaled to the input size */
-    CROP_BOX_MARGIN    /* "box-margin": box with margin, square resize, centre
-                          crop: margin and size below (44 at 182) */
+enum crop_kind {    /* facenetd.crop */
+    CROP_NONE,      /* "none": detectors */
+    CROP_ARCFACE,   /* "arcface-112": five points, similarity, 112x112
+                       template scaled to the input size */
+    CROP_BOX_MARGIN /* "box-margin": box with margin, square resize, centre
+                       crop: margin and size below (44 at 182) */
 };
 
-enum scale_kind {   /* facenetd.scale */
-    SCALE_NONE,     /* "none": 0..255 as they are */
-    SCALE_FIXED,    /* "fixed:A,B" or "fixed:A,A,A,B,B,B": (x-a)/b */
-    SCALE_STANDARD  /* "per-image": (x-mean)/max(std, 1/sqrt(n)) */
+enum scale_kind {  /* facenetd.scale */
+    SCALE_NONE,    /* "none": 0..255 as they are */
+    SCALE_FIXED,   /* "fixed:A,B" or "fixed:A,A,A,B,B,B": (x-a)/b */
+    SCALE_STANDARD /* "per-image": (x-mean)/max(std, 1/sqrt(n)) */
 };
 
-enum { MODEL_MAX_THRESHOLDS = 8, MODEL_MAX_DIM = 4096 };
+enum {
+    MODEL_MAX_THRESHOLDS = 8,
+    MODEL_MAX_DIM = 4096
+};
 
 struct model_threshold { /* facenetd.threshold.N = "FAR T PAIRS ACCEPTS" */
     double far;          /* stated false-accept rate, 1e-3 */
@@ -45,13 +48,13 @@ struct contract {
     int width, height;          /* input; 0 where free (P-Net) */
     enum scale_kind scale;
     float a[3], b[3];
-    bool bgr;                   /* facenetd.channels = rgb|bgr */
-    int dim;                    /* embedding size */
-    bool normalised;            /* the graph's output is already a unit vector */
-    char licence[256];          /* facenetd.licence */
-    char source[256];           /* facenetd.source: where it came from */
-    char parent[65];            /* facenetd.parent: sha256 of the model it was
-                                   tuned from */
+    bool bgr;          /* facenetd.channels = rgb|bgr */
+    int dim;           /* embedding size */
+    bool normalised;   /* the graph's output is already a unit vector */
+    char licence[256]; /* facenetd.licence */
+    char source[256];  /* facenetd.source: where it came from */
+    char parent[65];   /* facenetd.parent: sha256 of the model it was
+                          tuned from */
     struct model_threshold thresholds[MODEL_MAX_THRESHOLDS];
     int n_thresholds;
     float *golden; /* [n_golden]: every output of formula input u("golden")
@@ -75,11 +78,13 @@ struct model *model_load(const char *path, struct device *dev, bool *bf16_ok,
                          struct error *err);
 void model_free(struct model *m);
 
-/* The threshold measured for this false-accept rate; DISTANCE_DEFAULT where
- * the model has none. *far (may be NULL) gets the stated rate, 0 if none. */
+/* The threshold measured for this false-accept rate or the next stricter one;
+ * DISTANCE_DEFAULT_THRESHOLD where the model has none. *stated (may be NULL)
+ * gets the rate that it was measured for, 0 if none. */
 double model_threshold(const struct model *m, double far, double *stated);
 
-/* Write graph and contract (golden pair computed on dev) as an ONNX file.
+/* Write graph and contract (golden pair computed on dev, input size taken from
+ * the graph) as an ONNX file. What model_load would refuse is not written.
  * keep: other metadata to carry over, or NULL. */
 int model_save(const struct graph *g, const struct contract *c,
                const struct onnx_metadata *keep, struct device *dev,
@@ -91,8 +96,7 @@ int contract_parse_crop(struct contract *c, const char *text,
                         struct error *err);
 int contract_parse_scale(struct contract *c, const char *text,
                          struct error *err);
-const char *contract_crop_text(const struct contract *c, char *buf,
-                               size_t len);
+const char *contract_crop_text(const struct contract *c, char *buf, size_t len);
 const char *contract_scale_text(const struct contract *c, char *buf,
                                 size_t len);
 

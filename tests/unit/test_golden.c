@@ -3,54 +3,26 @@
  * MobileFaceNets; and a face's embedding alone against the same in a batch.
  * Reads the test data; without it every test is a counted skip. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-#include <jansson.h>
 
 #include "core/arch/arch.h"
 #include "core/engine/onnx.h"
+#include "tests/data.h"
 
 static struct device *device;
 
-/* Path of a file of the test data; skips the test where there is none. */
-static const char *data_path(const char *name)
-{
-    static char path[512];
-    const char *dir = getenv("FACENETD_DATA");
-    FILE *f;
-
-    snprintf(path, sizeof(path), "%s/%s", dir ? dir : "../shared/data", name);
-    f = fopen(path, "rb");
-    if (!f) {
-        print_message("SKIP: no %s (FACENETD_DATA names the folder)\n", path);
-        skip();
-    }
-    fclose(f);
-    return path;
-}
-
 static json_t *load_json(const char *name)
 {
-    json_error_t error;
-    json_t *root = json_load_file(data_path(name), 0, &error);
-
-    if (!root)
-        fail_msg("%s: %s", name, error.text);
-    return root;
+    data_need(name);
+    return data_json(name);
 }
 
 static struct graph *load_graph(const char *name)
 {
     struct error err = {0};
-    struct graph *g = onnx_load(data_path(name), NULL, &err);
+    struct graph *g;
 
+    data_need(name);
+    g = onnx_load(data_path(name), NULL, &err);
     if (!g)
         fail_msg("%s", err.text);
     return g;

@@ -1,20 +1,9 @@
 /* tests/unit/test_model.c - contracts: text to fields and back, files that
  * carry one, every key that is wrong, and the golden pair on a real device. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
 #include "core/arch/arch.h"
 #include "core/face/distance.h"
 #include "core/face/model.h"
+#include "tests/data.h"
 
 static struct device *device;
 static char dir[] = "/tmp/facenetd-model-XXXXXX";
@@ -416,6 +405,35 @@ static void test_keep(void **state)
     graph_free(g);
 }
 
+/* A trained network keeps its golden pair in bf16, too. */
+static void test_trained(void **state)
+{
+    const char *name = "weights/mobilefacenet_arcface_112.onnx";
+    struct contract c = {.kind = MODEL_EMBEDDER,
+                         .crop = CROP_ARCFACE,
+                         .scale = SCALE_NONE,
+                         .dim = 128};
+    struct device_info info;
+    struct error err = {0};
+    struct graph *g;
+    struct model *m;
+    bool bf16_ok;
+
+    (void)state;
+    data_need(name);
+    g = onnx_load(data_path(name), NULL, &err);
+    if (!g || model_save(g, &c, NULL, device, file("keep.onnx"), &err))
+        fail_msg("%s", err.text);
+    m = model_load(file("keep.onnx"), device, &bf16_ok, &err);
+    if (!m)
+        fail_msg("%s", err.text);
+    device->backend->device_describe(device, &info);
+    assert_int_equal(bf16_ok, info.any_bf16);
+    assert_int_equal(m->contract.n_golden, 128);
+    model_free(m);
+    graph_free(g);
+}
+
 static int set_up(void **state)
 {
     struct device_options opt = {.n_threads = 1};
@@ -453,6 +471,7 @@ int main(void)
         cmocka_unit_test(test_changed_weight),
         cmocka_unit_test(test_save_refused),
         cmocka_unit_test(test_keep),
+        cmocka_unit_test(test_trained),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
