@@ -287,14 +287,14 @@ out:
 double evaluate_threshold(double *impostor, int64_t n, double far,
                           int64_t *n_accepted)
 {
-    int64_t most = (int64_t)floor(far * (double)n + 1e-9), k;
-    double t;
+    int64_t k = (int64_t)floor(far * (double)n + 1e-9);
 
-    if (n > 0)
-        qsort(impostor, (size_t)n, sizeof(*impostor), by_value);
-    t = most < n ? impostor[most > 0 ? most : 0] : WORST;
-    for (k = most < n ? most : n; k > 0 && impostor[k - 1] >= t; k--)
-        ;
-    *n_accepted = k > 0 ? k : 0;
-    return t;
+    *n_accepted = n;
+    if (n == 0 || k >= n)
+        return WORST;
+    qsort(impostor, (size_t)n, sizeof(*impostor), by_value);
+    while (k > 0 && impostor[k - 1] == impostor[k])
+        k--;
+    *n_accepted = k;
+    return ((k > 0 ? impostor[k - 1] : 0) + impostor[k]) / 2;
 }

@@ -31,9 +31,10 @@ int evaluate_pairs(const double *distances, const bool *same, const int *fold,
                    int n, int n_folds, double far, struct evaluation *out,
                    struct error *err);
 
-/* The threshold at which `far` of the impostor distances are accepted:
- * largest t with accepted(t) <= far * n, accepted being those below t; 4 when
- * that is all of them. Sorts impostor in place. Fills *n_accepted. */
+/* The threshold at which at most `far` of the impostor distances are
+ * accepted: halfway between the last accepted and the first refused one, so
+ * that < and <= accept the same and a rounded threshold still does. 4 where
+ * all may be accepted. Sorts impostor in place. Fills *n_accepted. */
 double evaluate_threshold(double *impostor, int64_t n, double far,
                           int64_t *n_accepted);
 
