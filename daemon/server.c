@@ -270,9 +270,6 @@ static int start_http(struct server *s, const struct config *c, const int *fds,
     };
     struct http_calls calls = route_calls(s);
 
-    if (!opt.tls_cert != !opt.tls_key)
-        return error_set(err, ERR_CONFIG,
-                         "tls-cert and tls-key go together: one is missing");
     s->http = http_start(&opt, &calls, &s->port, err);
     if (!s->http)
         return -1;
@@ -299,7 +296,8 @@ struct server *server_start(struct config *take_config, struct error *err)
     s->on_loopback = n_fds > 0 || text_on_loopback(c->listen);
     for (int i = 0; i < n_fds; i++)
         s->on_loopback = s->on_loopback && fd_on_loopback(fds[i]);
-    if (server_load_keys(c, s->on_loopback, &keys, err) != 0)
+    if (server_check(c, err) != 0 ||
+        server_load_keys(c, s->on_loopback, &keys, err) != 0)
         goto fail;
     atomic_store(&s->keys, keys);
     s->limiter = limiter_new((int)c->max_auth_failures);
@@ -377,7 +375,8 @@ int server_reload(struct server *s, struct config *take_config,
         error_set(err, ERR_NOMEM, "no memory for new settings");
         goto fail;
     }
-    if (server_load_keys(c, s->on_loopback, &keys, err) != 0)
+    if (server_check(c, err) != 0 ||
+        server_load_keys(c, s->on_loopback, &keys, err) != 0)
         goto fail;
     if (*old->tls_cert && http_reload_tls(s->http, err) != 0)
         goto fail;

@@ -71,6 +71,19 @@ int server_load_crop_key(const char *path, uint8_t *key, struct error *err)
     return rc;
 }
 
+int server_check(const struct config *c, struct error *err)
+{
+    if (!store_id_valid(c->default_gallery))
+        return error_set(err, ERR_CONFIG,
+                         "default-gallery '%.80s' is not an id: 1 to %d "
+                         "letters, digits, '.', '_' or '-'",
+                         c->default_gallery, STORE_ID_MAX);
+    if (!*c->tls_cert != !*c->tls_key)
+        return error_set(err, ERR_CONFIG,
+                         "tls-cert and tls-key go together: one is missing");
+    return 0;
+}
+
 int server_load_keys(const struct config *c, bool on_loopback,
                      struct keys **out, struct error *err)
 {
