@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "daemon/api.h"
-#include "daemon/api_image.h"
+#include "daemon/form.h"
 
 static const struct form_field detect_fields[] = {
     {"image", FORM_IMAGE, NULL},

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "daemon/api.h"
-#include "daemon/api_image.h"
+#include "daemon/form.h"
 
 static const struct form_field fields[] = {
     {"subject", FORM_ID, NULL},      {"image", FORM_IMAGES, NULL},

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "daemon/api.h"
-#include "daemon/api_image.h"
+#include "daemon/form.h"
 
 static const struct form_field fields[] = {
     {"image", FORM_IMAGE, NULL},           {"limit", FORM_LIMIT, NULL},
@@ -108,7 +108,11 @@ int api_identify_finish(struct job *job, struct error *err)
     const char *gallery = form_gallery(&q->form, job);
     double threshold =
         form_number(&q->form, "threshold", api_threshold(job->server));
-    int limit = (int)form_number(&q->form, "limit", DEFAULT_LIMIT);
+    const struct config *config = atomic_load(&job->server->config);
+    double usual = config->search_limit_max < DEFAULT_LIMIT
+                       ? (double)config->search_limit_max
+                       : DEFAULT_LIMIT;
+    int limit = (int)form_number(&q->form, "limit", usual);
     struct store_gallery found;
     json_t *faces;
 

@@ -5,7 +5,7 @@
 
 #include "core/face/distance.h"
 #include "daemon/api.h"
-#include "daemon/api_image.h"
+#include "daemon/form.h"
 
 static const struct form_field fields[] = {
     {"image1", FORM_IMAGE, NULL},

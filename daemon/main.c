@@ -197,9 +197,10 @@ static void announce(struct server *s)
     if (getenv("JOURNAL_STREAM") || getenv("NOTIFY_SOCKET"))
         return;
     printf("facenetd %s serves on %s://%s with model %s (%.12s), %s on %s\n"
-           "try: curl -F image1=@a.jpg -F image2=@b.jpg %s://%s/verify\n",
+           "try: curl %s-F image1=@a.jpg -F image2=@b.jpg %s://%s/verify\n",
            FACENETD_VERSION, scheme, s->address, s->model->name, s->model->id,
            s->precision == PRECISION_BF16 ? "bf16" : "f32", s->device_info.name,
+           atomic_load(&s->keys) ? "-H 'Authorization: Bearer KEY' " : "",
            scheme, s->address);
     fflush(stdout);
 }

@@ -1,9 +1,9 @@
-/* daemon/api_image.h - a request's fields and images, whatever way they came:
+/* daemon/form.h - a request's fields and images, whatever way they came:
  * multipart parts, JSON with base64, or one image as the body with its fields
  * in the query. Strict: a field that is unknown, given twice, of the wrong
  * type or out of range is refused by name. Thread: work. */
-#ifndef DAEMON_API_IMAGE_H
-#define DAEMON_API_IMAGE_H
+#ifndef DAEMON_FORM_H
+#define DAEMON_FORM_H
 
 #include <jansson.h>
 #include <stddef.h>

@@ -1,0 +1,215 @@
+/* daemon/server_load.c - what the server reads before it works: keys, models,
+ * the settings of photos. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "daemon/notify.h"
+#include "daemon/server_priv.h"
+
+/* --- secrets ----------------------------------------------------------- */
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* 64 hex digits and at most a line's end. */
+static int parse_crop_key(const char *text, size_t len, uint8_t *key)
+{
+    while (len > 0 && (text[len - 1] == '\n' || text[len - 1] == '\r'))
+        len--;
+    if (len != 2 * CRYPTO_KEY_LEN)
+        return -1;
+    for (int i = 0; i < CRYPTO_KEY_LEN; i++) {
+        int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return -1;
+        key[i] = (uint8_t)(high << 4 | low);
+    }
+    return 0;
+}
+
+/* systemd makes the modes of credentials; any other file must be ours. */
+static bool is_credential(const char *path)
+{
+    const char *dir = getenv("CREDENTIALS_DIRECTORY");
+    size_t len = dir ? strlen(dir) : 0;
+    return len > 0 && strncmp(path, dir, len) == 0 && path[len] == '/';
+}
+
+int server_load_crop_key(const char *path, uint8_t *key, struct error *err)
+{
+    char text[2 * CRYPTO_KEY_LEN + 8];
+    struct stat st;
+    ssize_t len;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY), rc = 0;
+
+    if (fd < 0)
+        return error_set(err, ERR_CONFIG, "crop-key-file %.120s: %s", path,
+                         strerror(errno));
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+        rc =
+            error_set(err, ERR_CONFIG, "crop-key-file %.120s is no file", path);
+    else if (st.st_mode & (is_credential(path) ? 0007 : 0077))
+        rc = error_set(err, ERR_CONFIG,
+                       "crop-key-file %.120s can be read by others: chmod 600",
+                       path);
+    len = rc == 0 ? read(fd, text, sizeof(text)) : -1;
+    close(fd);
+    if (rc == 0 && (len < 0 || parse_crop_key(text, (size_t)len, key) != 0))
+        rc = error_set(err, ERR_CONFIG,
+                       "crop-key-file %.120s must hold 64 hex digits", path);
+    explicit_bzero(text, sizeof(text));
+    return rc;
+}
+
+int server_check(const struct config *c, struct error *err)
+{
+    if (!store_id_valid(c->default_gallery))
+        return error_set(err, ERR_CONFIG,
+                         "default-gallery '%.80s' is not an id: 1 to %d "
+                         "letters, digits, '.', '_' or '-'",
+                         c->default_gallery, STORE_ID_MAX);
+    if (!*c->tls_cert != !*c->tls_key)
+        return error_set(err, ERR_CONFIG,
+                         "tls-cert and tls-key go together: one is missing");
+    return 0;
+}
+
+int server_load_keys(const struct config *c, bool on_loopback,
+                     struct keys **out, struct error *err)
+{
+    *out = NULL;
+    if (*c->keys_file) {
+        *out = keys_load(c->keys_file, err);
+        return *out ? 0 : -1;
+    }
+    if (on_loopback)
+        return 0;
+    return error_set(err, ERR_CONFIG,
+                     "listen %.80s can be reached from other machines, which "
+                     "needs keys-file: make keys with 'facenetctl keys add'",
+                     c->listen);
+}
+
+/* --- models ------------------------------------------------------------ */
+
+static struct model *load_model(const struct config *c, const char *name,
+                                enum model_kind kind, struct device *dev,
+                                bool *bf16_ok, struct error *err)
+{
+    char path[4096];
+    struct model *m;
+
+    if (strchr(name, '/') || snprintf(path, sizeof(path), "%s/%s.onnx",
+                                      c->models, name) >= (int)sizeof(path))
+        return error_null(err, ERR_CONFIG,
+                          "model '%.80s' is a file's name without .onnx, in "
+                          "the directory of the setting models",
+                          name);
+    if (access(path, F_OK) != 0 && errno == ENOENT)
+        return error_null(err, ERR_CONFIG,
+                          "there is no model %.120s: 'make models' makes it, "
+                          "or point --models at its directory",
+                          path);
+    m = model_load(path, dev, bf16_ok, err);
+    if (m && m->contract.kind != kind) {
+        model_free(m);
+        return error_null(err, ERR_CONFIG,
+                          "model %.120s is of another kind than its use here",
+                          path);
+    }
+    return m;
+}
+
+static int choose_precision(struct server *s, const struct config *c,
+                            bool bf16_ok, struct error *err)
+{
+    const struct device_info *info = &s->device_info;
+
+    s->precision = PRECISION_F32;
+    if (strcmp(c->precision, "f32") == 0)
+        return 0;
+    if (strcmp(c->precision, "bf16") == 0) {
+        if (!info->any_bf16)
+            return error_set(err, ERR_DEVICE,
+                             "precision bf16: this processor (%s) has none",
+                             info->isa);
+        if (!bf16_ok)
+            log_event(LOG_LEVEL_WARN, "precision",
+                      "text=\"bf16 was asked for, but the model's check does "
+                      "not hold in it\"");
+        s->precision = PRECISION_BF16;
+        return 0;
+    }
+    if (info->fast_bf16 && bf16_ok)
+        s->precision = PRECISION_BF16;
+    return 0;
+}
+
+int server_load_models(struct server *s, const struct config *c,
+                       struct error *err)
+{
+    struct device_options all = {.n_threads = (int)c->threads};
+    struct device_options one = {.n_threads = 1};
+    bool bf16_ok = false;
+
+    if (strcmp(c->device, "auto") != 0 && strcmp(c->device, "cpu") != 0)
+        return error_set(err, ERR_CONFIG, "device is auto or cpu, not '%.40s'",
+                         c->device);
+    notify_status("loading models");
+    s->device = backend_cpu.device_open(&all, err);
+    if (!s->device)
+        return -1;
+    s->device->backend->device_describe(s->device, &s->device_info);
+    s->detect_device = backend_cpu.device_open(&one, err);
+    if (!s->detect_device)
+        return -1;
+    s->model =
+        load_model(c, c->model, MODEL_EMBEDDER, s->device, &bf16_ok, err);
+    if (!s->model || choose_precision(s, c, bf16_ok, err) != 0)
+        return -1;
+    s->pnet =
+        load_model(c, "detector_pnet", MODEL_PNET, s->detect_device, NULL, err);
+    if (s->pnet)
+        s->rnet = load_model(c, "detector_rnet", MODEL_RNET, s->detect_device,
+                             NULL, err);
+    if (s->rnet)
+        s->onet = load_model(c, "detector_onet", MODEL_ONET, s->detect_device,
+                             NULL, err);
+    if (!s->onet)
+        return -1;
+    s->detector =
+        detector_new(s->detect_device, s->pnet, s->rnet, s->onet, err);
+    if (!s->detector)
+        return -1;
+    s->embedder =
+        embedder_new(s->device, s->model, (int)c->batch_max, s->precision, err);
+    return s->embedder ? 0 : -1;
+}
+
+void server_set_photo_options(struct server *s, const struct config *c)
+{
+    s->photo = (struct face_options){
+        .image = {.max_bytes = (size_t)c->max_image_bytes,
+                  .max_pixels = c->max_image_pixels,
+                  .max_side = (int)c->max_image_side,
+                  .min_side = (int)c->min_image_side,
+                  .max_scans = (int)c->max_scans,
+                  .max_ms = (int)c->decode_ms},
+        .detect = {.min_face = (float)c->min_face,
+                   .threshold = {(float)c->detect_threshold_p,
+                                 (float)c->detect_threshold_r,
+                                 (float)c->detect_threshold_o},
+                   .factor = (float)c->detect_factor,
+                   .max_faces = (int)c->max_faces_per_image},
+    };
+}

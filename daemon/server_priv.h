@@ -1,0 +1,20 @@
+/* daemon/server_priv.h - what server.c and server_load.c share. */
+#ifndef DAEMON_SERVER_PRIV_H
+#define DAEMON_SERVER_PRIV_H
+
+#include "daemon/server.h"
+
+/* What one key's range cannot say. ERR_CONFIG. */
+int server_check(const struct config *c, struct error *err);
+/* The key of kept crops: 64 hex digits in a file of our own. ERR_CONFIG. */
+int server_load_crop_key(const char *path, uint8_t *key, struct error *err);
+/* *out: the keys, or NULL where none are set up; ERR_CONFIG when they are
+ * needed, because other machines can connect. */
+int server_load_keys(const struct config *c, bool on_loopback,
+                     struct keys **out, struct error *err);
+/* Devices, models, detector, embedder. What was made stays in s on failure. */
+int server_load_models(struct server *s, const struct config *c,
+                       struct error *err);
+void server_set_photo_options(struct server *s, const struct config *c);
+
+#endif
