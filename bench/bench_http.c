@@ -1,5 +1,5 @@
 /* bench/bench_http.c - load on a running daemon, and a database with many
- * faces to search; bench/http.py drives it and prints the figures.
+ * faces to search; bench/serve.py drives it and prints the figures.
  * usage: bench_http load PORT PATH CONNECTIONS SECONDS PHOTO [PHOTO2]
  *            keep-alive connections, each with one request at a time;
  *            prints "n seconds median_ms p90_ms p99_ms refused"

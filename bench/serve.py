@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The daemon end to end, as CSV: name,variant,n,unit,median,p90.
 
-usage: bench/http.py [--seconds S] [--minutes M] [--faces N]
+usage: bench/serve.py [--seconds S] [--minutes M] [--faces N]
 
 Verifies a second and latencies at 1, 8 and 64 connections, with photos of
 250x250 and 1024x768; batch sizes seen; start to ready and identify with N
