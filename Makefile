@@ -180,6 +180,25 @@ tsan: ## the tests under ThreadSanitizer
 	TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=0" \
 	    OPENBLAS_NUM_THREADS=1 V=tsan FACENETD_DATA="$(abspath $(DATA))" tests/run
 
+# oneDNN 3.x, as in Debian 13, from PyPI: the engine's tests against it.
+ONEDNN3 := build/onednn3
+.PHONY: test-onednn3
+test-onednn3: ## the engine's tests against oneDNN 3.x from PyPI
+	@test -d $(ONEDNN3)/devel || { mkdir -p $(ONEDNN3) && cd $(ONEDNN3) && \
+	    python3 -m pip download -q --no-deps onednn-cpu-gomp==2023.2.0 \
+	        onednn-devel-cpu-gomp==2023.2.0 && \
+	    python3 -m zipfile -e onednn_cpu_gomp-*.whl lib && \
+	    python3 -m zipfile -e onednn_devel_cpu_gomp-*.whl devel; }
+	$(MAKE) B=build/onednn3/out \
+	    DNNL_CFLAGS="-I$$(echo $(ONEDNN3)/devel/*.data/data/include)" \
+	    DNNL_LIBS="-L$$(echo $(ONEDNN3)/lib/*.data/data/lib) \
+	        -Wl,-rpath,$$(echo $(CURDIR)/$(ONEDNN3)/lib/*.data/data/lib) \
+	        -l:libdnnl.so.3" \
+	    build/onednn3/out/tests/op/test_op \
+	    build/onednn3/out/tests/unit/test_golden
+	build/onednn3/out/tests/op/test_op
+	FACENETD_DATA="$(abspath $(DATA))" build/onednn3/out/tests/unit/test_golden
+
 FUZZ_SECONDS ?= 30
 fuzz: ## every fuzz target for FUZZ_SECONDS (30)
 	$(MAKE) V=fuzz CC=clang fuzz-build
