@@ -82,11 +82,13 @@ void detect_mips_fini(struct detect_mips *m)
  * is well below 257 rows high. */
 enum {
     STRIP = 1024,
-    LANES = 16
+    LANES = 8
 };
 
-typedef uint8_t bytes_16 __attribute__((vector_size(LANES)));
-typedef uint16_t sums_16 __attribute__((vector_size(2 * LANES)));
+typedef uint8_t bytes_8 __attribute__((vector_size(LANES)));
+typedef uint16_t sums_8 __attribute__((vector_size(2 * LANES)));
+typedef uint16_t pixel_sum __attribute__((vector_size(8))); /* 3 of 4 used */
+typedef uint32_t wide_sum __attribute__((vector_size(16)));
 
 /* The source columns of each column of a part. */
 struct windows {
@@ -110,14 +112,15 @@ static void sum_rows(const uint8_t *src, size_t stride, int n_rows, int n,
     int i = 0;
 
     for (; i + LANES <= n; i += LANES) {
-        sums_16 s = {0};
+        sums_8 s = {0};
         for (int r = 0; r < n_rows; r++) {
-            bytes_16 v;
+            bytes_8 v;
             memcpy(&v, src + (size_t)r * stride + i, sizeof(v));
-            s += __builtin_convertvector(v, sums_16);
+            s += __builtin_convertvector(v, sums_8);
         }
         memcpy(sum + i, &s, sizeof(s));
     }
+    sum[n] = 0;
     for (; i < n; i++) {
         sum[i] = 0;
         for (int r = 0; r < n_rows; r++)
@@ -130,16 +133,18 @@ static void average(const struct windows *w, int i, int j, int first,
                     const uint16_t *sum, int n_rows, float *out, size_t plane)
 {
     for (; i < j; i++) {
-        uint32_t r = 0, g = 0, b = 0;
-        float f = 1.0f / (128.0f * (float)((w->to[i] - w->from[i]) * n_rows));
-        for (int x = w->from[i] - first; x < w->to[i] - first; x++) {
-            r += sum[3 * x];
-            g += sum[3 * x + 1];
-            b += sum[3 * x + 2];
+        const uint16_t *at = sum + 3 * (w->from[i] - first);
+        int n = w->to[i] - w->from[i];
+        float f = 1.0f / (128.0f * (float)(n * n_rows));
+        wide_sum total = {0};
+        for (int x = 0; x < n; x++, at += 3) {
+            pixel_sum v;
+            memcpy(&v, at, sizeof(v));
+            total += __builtin_convertvector(v, wide_sum);
         }
-        out[i] = (float)r * f - 127.5f / 128;
-        out[plane + (size_t)i] = (float)g * f - 127.5f / 128;
-        out[2 * plane + (size_t)i] = (float)b * f - 127.5f / 128;
+        out[i] = (float)total[0] * f - 127.5f / 128;
+        out[plane + (size_t)i] = (float)total[1] * f - 127.5f / 128;
+        out[2 * plane + (size_t)i] = (float)total[2] * f - 127.5f / 128;
     }
 }
 
@@ -152,7 +157,7 @@ static void reduce_row(const struct image *img, const struct detect_part *p,
     size_t stride = (size_t)img->w * 3;
     const uint8_t *row =
         img->rgb + (size_t)(p->y + y0) * stride + (size_t)p->x * 3;
-    uint16_t sum[STRIP * 3];
+    uint16_t sum[STRIP * 3 + 1]; /* a pixel is loaded as four numbers */
 
     for (int i = 0, j; i < w->n; i = j) {
         int first = w->from[i];
