@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/api_image.h"
 #include "daemon/api_query.h"
+#include "daemon/form.h"
 
 static json_t *subject_json(const struct store_subject *sub)
 {
