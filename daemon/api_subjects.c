@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "daemon/api_query.h"
+#include "daemon/form.h"
 
 static json_t *subject_json(const struct store_subject *sub)
 {
@@ -131,14 +132,43 @@ static int read_name(json_t *value, struct change *out, struct error *err)
         return error_set(err, ERR_BAD_FIELD,
                          "name has %zu bytes; at most %d are taken",
                          json_string_length(value), STORE_NAME_MAX);
+    for (const char *p = json_string_value(value); *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            return error_set(err, ERR_BAD_FIELD,
+                             "name must be without control characters");
     out->name = json_string_value(value);
     return 0;
+}
+
+/* Nested no deeper than left levels? */
+static bool is_shallow(const json_t *value, int left)
+{
+    const char *key;
+    json_t *inner;
+    size_t i;
+
+    if (left == 0)
+        return !json_is_object(value) && !json_is_array(value);
+    json_object_foreach((json_t *)value, key, inner)
+    {
+        if (!is_shallow(inner, left - 1))
+            return false;
+    }
+    json_array_foreach(value, i, inner)
+    {
+        if (!is_shallow(inner, left - 1))
+            return false;
+    }
+    return true;
 }
 
 static int read_metadata(json_t *value, struct change *out, struct error *err)
 {
     if (json_is_null(value)) {
         out->metadata = strdup("");
+    } else if (!is_shallow(value, FORM_MAX_DEPTH)) {
+        return error_set(err, ERR_BAD_FIELD,
+                         "metadata is nested deeper than %d", FORM_MAX_DEPTH);
     } else if (json_is_object(value)) {
         out->metadata = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS);
     } else {

@@ -588,3 +588,16 @@ def _(ctx):
     assert p.returncode == 2 and "image" in p.stderr, p.stderr
     assert run(CTL, "subjects", "--server", server).stdout == ""
     assert run(CTL, "info", "--server", server).returncode == 0
+
+
+@case("facenetctl: the man page names the options that exist, and all of them")
+def _(ctx):
+    page = read(os.path.join(os.path.dirname(__file__), "..", "..", "man",
+                             "facenetctl.1")).decode().replace("\\-", "-")
+    told = set(re.findall(r"--[a-z][a-z-]*", page))
+    helps = [["verify"], ["enroll"], ["identify"], ["detect"], ["subjects"], ["faces"],
+             ["galleries"], ["info"], ["model", "import"], ["model", "info"], ["model", "new"],
+             ["keys"], ["evaluate"]]
+    text = "".join(run(CTL, *h, "--help").stdout for h in helps)
+    real = set(re.findall(r"--[a-z][a-z-]*", text)) - {"--output", "--file"}
+    assert told - {"--help"} == real - {"--help"}, told ^ real
