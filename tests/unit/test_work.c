@@ -1,0 +1,152 @@
+/* tests/unit/test_work.c - the work threads run every job once, side by
+ * side, end when their queue is closed, and a stuck one is seen. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "daemon/job.h"
+#include "daemon/work.h"
+
+enum {
+    N_JOBS = 500
+};
+
+/* A job is known by its place; what it did is kept beside it. */
+static struct {
+    struct job jobs[N_JOBS];
+    atomic_int runs[N_JOBS];
+    atomic_int n;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int inside, wanted; /* threads in meet(), and how many are to be */
+} x = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void count(struct job *job, struct detect_scratch *scratch)
+{
+    assert_null(scratch);
+    atomic_fetch_add(&x.runs[job - x.jobs], 1);
+    atomic_fetch_add(&x.n, 1);
+}
+
+/* Returns when so many threads are here as are wanted. */
+static void meet(struct job *job, struct detect_scratch *scratch)
+{
+    (void)job;
+    (void)scratch;
+    pthread_mutex_lock(&x.lock);
+    x.inside++;
+    pthread_cond_broadcast(&x.changed);
+    while (x.inside < x.wanted)
+        pthread_cond_wait(&x.changed, &x.lock);
+    pthread_mutex_unlock(&x.lock);
+    work_beat();
+}
+
+static int reset(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_JOBS; i++)
+        atomic_store(&x.runs[i], 0);
+    atomic_store(&x.n, 0);
+    x.inside = 0;
+    return 0;
+}
+
+/* Also those that still wait when the queue is closed. */
+static void every_job_runs_once(void **state)
+{
+    struct queue *q = queue_new(N_JOBS);
+    struct work *w;
+
+    (void)state;
+    assert_non_null(q);
+    w = work_start(4, q, NULL, count, NULL);
+    assert_non_null(w);
+    assert_int_equal(work_threads(w), 4);
+    for (int i = 0; i < N_JOBS; i++)
+        assert_true(queue_push(q, &x.jobs[i], i % 2));
+    queue_close(q);
+    work_join(w);
+    assert_int_equal(atomic_load(&x.n), N_JOBS);
+    for (int i = 0; i < N_JOBS; i++)
+        assert_int_equal(atomic_load(&x.runs[i]), 1);
+    queue_free(q);
+}
+
+static void threads_work_side_by_side(void **state)
+{
+    struct queue *q = queue_new(8);
+    struct work *w;
+
+    (void)state;
+    assert_non_null(q);
+    x.wanted = 3; /* one thread alone would wait for ever */
+    w = work_start(3, q, NULL, meet, NULL);
+    assert_non_null(w);
+    for (int i = 0; i < 3; i++)
+        assert_true(queue_push(q, &x.jobs[i], false));
+    queue_close(q);
+    work_join(w);
+    assert_int_equal(x.inside, 3);
+    queue_free(q);
+}
+
+static void stuck_thread_is_seen(void **state)
+{
+    struct queue *q = queue_new(8);
+    struct work *w;
+
+    (void)state;
+    assert_non_null(q);
+    x.wanted = 2;
+    w = work_start(1, q, NULL, meet, NULL);
+    assert_non_null(w);
+    assert_true(work_alive(w, 1)); /* idle, however short the time */
+    assert_true(queue_push(q, &x.jobs[0], false));
+    pthread_mutex_lock(&x.lock);
+    while (x.inside < 1)
+        pthread_cond_wait(&x.changed, &x.lock);
+    pthread_mutex_unlock(&x.lock);
+    while (work_alive(w, 1)) /* its job takes longer than a millisecond */
+        ;
+    assert_true(work_alive(w, 600000));
+    pthread_mutex_lock(&x.lock);
+    x.inside++;
+    pthread_cond_broadcast(&x.changed);
+    pthread_mutex_unlock(&x.lock);
+    queue_close(q);
+    work_join(w);
+    queue_free(q);
+}
+
+static void zero_is_one_for_each_core(void **state)
+{
+    struct queue *q = queue_new(8);
+    struct work *w;
+
+    (void)state;
+    assert_non_null(q);
+    w = work_start(0, q, NULL, count, NULL);
+    assert_non_null(w);
+    assert_true(work_threads(w) >= 1);
+    queue_close(q);
+    work_join(w);
+    work_join(NULL);
+    queue_free(q);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(every_job_runs_once, reset),
+        cmocka_unit_test_setup(threads_work_side_by_side, reset),
+        cmocka_unit_test_setup(stuck_thread_is_seen, reset),
+        cmocka_unit_test_setup(zero_is_one_for_each_core, reset),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
