@@ -59,51 +59,65 @@ FUZZ := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 CTL_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tools/*.c)))
 
 .DEFAULT_GOAL := all
+.SECONDARY: # keep objects of tests
+# make Q= shows the commands.
+Q ?= @
 .PHONY: all
 all: build/facenetd build/facenetctl ## build the daemon and the command line
 
 build/facenetd: $(B)/facenetd
 build/facenetctl: $(B)/facenetctl
 build/facenetd build/facenetctl:
-	ln -sfn $(V)/$(@F) $@
+	$(Q)ln -sfn $(V)/$(@F) $@
 
 $(B)/facenetd: $(B)/daemon/main.o $(LIB)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(B)/facenetctl: $(CTL_OBJ) $(LIB)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs libcurl)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs libcurl)
 $(LIB): $(OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	@echo "  AR $@"
+	$(Q)ar rcs $@ $^
 
 # Generated: ONNX messages from Debian's onnx.proto, the schema as a string.
 PROTO_DIR ?= /usr/include/onnx
 $(B)/gen/onnx.pb-c.h $(B)/gen/onnx.pb-c.c &: $(PROTO_DIR)/onnx.proto
 	@mkdir -p $(B)/gen
-	protoc-c --proto_path=$(PROTO_DIR) --c_out=$(B)/gen onnx.proto
+	@echo "  GEN $@"
+	$(Q)protoc-c --proto_path=$(PROTO_DIR) --c_out=$(B)/gen onnx.proto
 $(B)/gen/schema.h: store/schema.sql
 	@mkdir -p $(B)/gen
-	sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< > $@
+	$(Q)sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< > $@
 $(B)/gen/openapi.h: daemon/openapi.json
 	@mkdir -p $(B)/gen
-	sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< > $@
+	$(Q)sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< > $@
 $(B)/gen/onnx.pb-c.o: $(B)/gen/onnx.pb-c.c
-	$(CC) $(filter-out -W%,$(ALL_CFLAGS)) -c -o $@ $<
+	@echo "  CC $@"
+	$(Q)$(CC) $(filter-out -W%,$(ALL_CFLAGS)) -c -o $@ $<
 
 $(B)/core/engine/op_%.o: OPT := -O3
 $(B)/%.o: %.c | $(GEN)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(OPT) -MMD -MP -c -o $@ $<
+	@echo "  CC $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(OPT) -MMD -MP -c -o $@ $<
 
 $(B)/tests/unit/%: $(B)/tests/unit/%.o $(LIB)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 $(B)/tests/op/test_op: $(OPTEST:%.c=$(B)/%.o) $(LIB)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 $(B)/tests/http/%: $(B)/tests/http/%.o $(LIB)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(LIB)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(B)/bench/%: $(B)/bench/%.o $(LIB)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs libcurl)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs libcurl)
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
