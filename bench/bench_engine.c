@@ -9,7 +9,10 @@
 
 #include "core/engine/onnx.h"
 
-enum { MAX_RUNS = 4096, WARM_UP = 3 };
+enum {
+    MAX_RUNS = 4096,
+    WARM_UP = 3
+};
 
 static double now(void)
 {
@@ -68,14 +71,15 @@ int main(int argc, char **argv)
     struct plan *p;
 
     if (argc != 6) {
-        fprintf(stderr, "usage: %s MODEL.onnx THREADS BATCH f32|bf16 "
-                        "SECONDS\n", argv[0]);
+        fprintf(stderr,
+                "usage: %s MODEL.onnx THREADS BATCH f32|bf16 "
+                "SECONDS\n",
+                argv[0]);
         return 2;
     }
     dev_opt.n_threads = atoi(argv[2]);
     opt.n = atoi(argv[3]);
-    opt.precision =
-        strcmp(argv[4], "bf16") ? PRECISION_F32 : PRECISION_BF16;
+    opt.precision = strcmp(argv[4], "bf16") ? PRECISION_F32 : PRECISION_BF16;
     g = onnx_load(argv[1], NULL, &err);
     dev = g ? backend_cpu.device_open(&dev_opt, &err) : NULL;
     if (!dev)

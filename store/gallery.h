@@ -60,9 +60,9 @@ int gallery_search(struct gallery *g, const char *gallery, const float *query,
                    struct error *err);
 /* The nearest example of one subject: fills hit; ERR_NO_SUBJECT where the
  * subject has no embedding. */
-int gallery_subject(struct gallery *g, const char *gallery,
-                    const char *subject, const float *query,
-                    struct gallery_hit *hit, struct error *err);
+int gallery_subject(struct gallery *g, const char *gallery, const char *subject,
+                    const float *query, struct gallery_hit *hit,
+                    struct error *err);
 
 struct gallery_size {
     int64_t n_galleries, n_subjects, n_faces, bytes;

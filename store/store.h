@@ -20,24 +20,24 @@
 struct store; /* opaque */
 
 enum {
-    STORE_ID_MAX = 64,     /* subject and gallery ids: ASCII
-                              [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
-    STORE_NAME_MAX = 255,  /* bytes of UTF-8, opaque, never a key */
-    STORE_METADATA_MAX = 16384, /* bytes of JSON text, an object */
-    STORE_MODEL_ID_LEN = 64, /* sha256 of the model file, hex */
-    STORE_IDEM_KEY_MAX = 255, /* bytes */
+    STORE_ID_MAX = 64,           /* subject and gallery ids: ASCII
+                                    [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
+    STORE_NAME_MAX = 255,        /* bytes of UTF-8, opaque, never a key */
+    STORE_METADATA_MAX = 16384,  /* bytes of JSON text, an object */
+    STORE_MODEL_ID_LEN = 64,     /* sha256 of the model file, hex */
+    STORE_IDEM_KEY_MAX = 255,    /* bytes */
     STORE_CROP_MAX = 512 * 1024, /* bytes of one kept crop */
-    STORE_DIM_MAX = 4096, /* numbers of an embedding */
-    STORE_FACES_MAX = 1024, /* in one enrolment */
-    STORE_PAGE_MAX = 1000 /* rows of one listing */
+    STORE_DIM_MAX = 4096,        /* numbers of an embedding */
+    STORE_FACES_MAX = 1024,      /* in one enrolment */
+    STORE_PAGE_MAX = 1000        /* rows of one listing */
 };
 
 struct store_options {
-    const char *dir;      /* data directory, made 0700 when missing */
-    const uint8_t *crop_key; /* CRYPTO_KEY_LEN bytes: crops are sealed; NULL:
-                                stored plain */
+    const char *dir;           /* data directory, made 0700 when missing */
+    const uint8_t *crop_key;   /* CRYPTO_KEY_LEN bytes: crops are sealed; NULL:
+                                  stored plain */
     int max_faces_per_subject; /* 0: 248 */
-    bool relaxed;         /* synchronous=NORMAL instead of FULL */
+    bool relaxed;              /* synchronous=NORMAL instead of FULL */
 };
 
 /* ERR_LOCKED when another process holds it; ERR_STORAGE when damaged or of a
@@ -78,8 +78,8 @@ struct store_face {
     int64_t id; /* unique for ever, never used again */
     char gallery[STORE_ID_MAX + 1];
     char subject[STORE_ID_MAX + 1];
-    float box[4];          /* in the photo: x0 y0 x1 y1, pixels */
-    float score;           /* detection score */
+    float box[4]; /* in the photo: x0 y0 x1 y1, pixels */
+    float score;  /* detection score */
     int64_t created_s;
     bool has_crop;
 };
@@ -91,8 +91,8 @@ struct store_new_face {
     int dim;
     const uint8_t *crop; /* JPEG of the kept crop, NULL: none kept */
     size_t len_crop;
-    float crop_box[4];        /* the face's box inside the crop */
-    float crop_points[10];    /* five x,y inside the crop */
+    float crop_box[4];     /* the face's box inside the crop */
+    float crop_points[10]; /* five x,y inside the crop */
 };
 
 struct store_enroll {
@@ -155,12 +155,12 @@ typedef bool (*store_embedding_fn)(void *ctx, int64_t face, const char *gallery,
 int store_embeddings(struct store *s, const char *model_id,
                      store_embedding_fn fn, void *ctx, struct error *err);
 /* Faces that have no embedding by this model (model changed). */
-int store_missing_embeddings(struct store *s, const char *model_id,
-                             int64_t *n, struct error *err);
+int store_missing_embeddings(struct store *s, const char *model_id, int64_t *n,
+                             struct error *err);
 
 /* --- changes -------------------------------------------------------- */
 enum store_change_kind {
-    STORE_CHANGE_FACE_ADDED, /* every field */
+    STORE_CHANGE_FACE_ADDED,      /* every field */
     STORE_CHANGE_FACE_REMOVED,    /* gallery, subject, face */
     STORE_CHANGE_SUBJECT_REMOVED, /* gallery, subject */
     STORE_CHANGE_SUBJECT_RENAMED, /* gallery, subject, name */

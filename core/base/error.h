@@ -32,9 +32,9 @@ void *error_null(struct error *err, enum error_code code, const char *fmt, ...)
 int error_context(struct error *err, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
-int error_status(enum error_code code);         /* HTTP status */
-const char *error_wire(enum error_code code);   /* "no_face" */
-const char *error_title(enum error_code code);  /* "No face was found …" */
+int error_status(enum error_code code);        /* HTTP status */
+const char *error_wire(enum error_code code);  /* "no_face" */
+const char *error_title(enum error_code code); /* "No face was found …" */
 bool error_retryable(enum error_code code);
 
 #endif

@@ -26,11 +26,11 @@ struct device_options {
 };
 
 struct device_info {
-    char name[64];    /* "oneDNN 2.6.3, OpenBLAS 0.3.21" */
-    char isa[64];     /* "avx512_core_bf16" */
+    char name[64]; /* "oneDNN 2.6.3, OpenBLAS 0.3.21" */
+    char isa[64];  /* "avx512_core_bf16" */
     int n_threads;
-    bool fast_bf16;   /* what PRECISION_AUTO picks */
-    bool any_bf16;    /* PRECISION_BF16 can be asked for */
+    bool fast_bf16; /* what PRECISION_AUTO picks */
+    bool any_bf16;  /* PRECISION_BF16 can be asked for */
 };
 
 struct plan_options {
@@ -47,7 +47,9 @@ struct plan_info {
     enum precision precision; /* the one in use */
 };
 
-enum { BACKEND_ABI = 1 };
+enum {
+    BACKEND_ABI = 1
+};
 
 struct backend {
     uint32_t abi;     /* BACKEND_ABI */
@@ -72,7 +74,9 @@ struct device {
 struct network {
     struct device *device;
 };
-enum { PLAN_MAX_OUTPUTS = 8 };
+enum {
+    PLAN_MAX_OUTPUTS = 8
+};
 struct plan {
     const struct backend *backend;
     struct plan_info info;

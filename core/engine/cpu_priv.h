@@ -23,7 +23,7 @@ struct packed {
 
 struct cpu_network {
     struct network base;
-    struct graph *graph; /* fused */
+    struct graph *graph;  /* fused */
     pthread_mutex_t lock; /* of packed: plans may be made by many threads */
     struct packed *packed;
     size_t bytes_packed;
@@ -45,7 +45,11 @@ struct ref {
     void *fixed;
 };
 
-enum step_kind { STEP_KERNEL, STEP_GEMM, STEP_PLAIN };
+enum step_kind {
+    STEP_KERNEL,
+    STEP_GEMM,
+    STEP_PLAIN
+};
 
 struct step {
     enum step_kind kind;
@@ -53,7 +57,7 @@ struct step {
     const struct node *node;
     struct ref *refs; /* gemm: x, w, b, y, slope; plain: inputs, output */
     int n_refs;
-    void **at; /* gemm, plain: where each ref lies */
+    void **at;            /* gemm, plain: where each ref lies */
     struct shape *shapes; /* plain: of the inputs, then of the output */
 };
 

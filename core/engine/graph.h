@@ -25,8 +25,9 @@ enum value_kind {
 struct value {
     char *name; /* unique in the graph */
     enum value_kind kind;
-    struct shape shape; /* input and weights; a node's value: see graph_shapes */
-    float *data;        /* weights: owned, packed */
+    struct shape
+        shape;   /* input and weights; a node's value: see graph_shapes */
+    float *data; /* weights: owned, packed */
 };
 
 struct node {
@@ -67,8 +68,8 @@ int graph_find(const struct graph *g, const char *value_name); /* or -1 */
 /* Shapes of all values for a batch of n and, where the input leaves them
  * free, h x w (0 otherwise). out has room for n_values. An error names the
  * node. */
-int graph_shapes(const struct graph *g, int n, int h, int w,
-                 struct shape out[], struct error *err);
+int graph_shapes(const struct graph *g, int n, int h, int w, struct shape out[],
+                 struct error *err);
 
 /* Trainable parameters (weights, biases, slopes, batch-norm gamma and beta,
  * and its running statistics apart) and multiply-accumulates of one face. */

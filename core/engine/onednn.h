@@ -8,7 +8,10 @@
 
 #include "core/engine/op.h"
 
-enum dtype { DTYPE_F32, DTYPE_BF16 };
+enum dtype {
+    DTYPE_F32,
+    DTYPE_BF16
+};
 
 struct onednn; /* engine and stream; one thread */
 struct layout;
@@ -38,9 +41,9 @@ enum kernel_arg {
     KERNEL_WEIGHTS, /* convolution, PReLU slopes */
     KERNEL_BIAS,
     KERNEL_DST,
-    KERNEL_POST,    /* affine: the shift */
+    KERNEL_POST, /* affine: the shift */
     KERNEL_SCRATCH,
-    KERNEL_MULTI    /* concat: KERNEL_MULTI + i */
+    KERNEL_MULTI /* concat: KERNEL_MULTI + i */
 };
 
 /* Each compiles a primitive for the given layouts (src fixed or any; dst
@@ -73,8 +76,7 @@ struct kernel *kernel_reorder(struct onednn *dn, const struct layout *from,
                               const struct layout *to, struct error *err);
 
 /* What the primitive wants there: borrowed from the kernel. */
-const struct layout *kernel_layout(const struct kernel *k,
-                                   enum kernel_arg arg);
+const struct layout *kernel_layout(const struct kernel *k, enum kernel_arg arg);
 size_t kernel_scratch_bytes(const struct kernel *k);
 /* memory: of the argument's layout; must outlive the kernel's runs. */
 int kernel_bind(struct kernel *k, int arg, void *memory, struct error *err);

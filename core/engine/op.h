@@ -7,7 +7,9 @@
 
 #include "core/engine/tensor.h"
 
-enum { OP_MAX_IN = 64 }; /* inputs of one node */
+enum {
+    OP_MAX_IN = 64
+}; /* inputs of one node */
 
 enum op_type {
     OP_CONV,       /* x, w [o,c/g,kh,kw], b? [o]; fused: + residual, slope */
@@ -117,7 +119,7 @@ enum op_keep {
 struct op_info {
     const char *name; /* ONNX's */
     int min_in, max_in;
-    unsigned keep;     /* enum op_keep */
+    unsigned keep;           /* enum op_keep */
     bool differentiable_in1; /* inputs after the first are parameters or
                                 activations with gradients of their own */
 };
