@@ -161,8 +161,8 @@ build/models/embedder.onnx: | build/facenetctl
 	$(IMPORT) $(DATA)/weights/mobilefacenet_arcface_112.onnx \
 	    --crop arcface-112 --scale none \
 	    --source "liguiyuan/mobilefacenet-ncnn, MobileFaceNet with ArcFace" \
-	    --threshold 0.1:1.7398:3000:300 --threshold 0.01:1.5261:3000:30 \
-	    --threshold 0.001:1.3872:3000:3 -o $@
+	    --threshold 0.1:1.7376:3000:300 --threshold 0.01:1.5186:3000:30 \
+	    --threshold 0.001:1.4124:3000:3 -o $@
 build/models/detector_%net.onnx: | build/facenetctl
 	@test -e $(DATA)/weights/mtcnn_$*net.onnx || { \
 	    cat models/README.md; exit 1; }

@@ -40,10 +40,6 @@ static int check_together(const struct config *c, struct error *err)
         return error_set(err, ERR_CONFIG,
                          "queue-faces is below batch-max: no full batch could "
                          "ever wait");
-    if (c->detect_max_side && c->detect_max_side < c->min_face)
-        return error_set(err, ERR_CONFIG,
-                         "detect-max-side is below min-face: no face could "
-                         "be found");
     return 0;
 }
 

@@ -25,7 +25,7 @@ static const char usage[] =
     "  --precision P      auto, f32 or bf16 (auto)\n"
     "  --batch N          faces embedded at once (16)\n"
     "  --far RATE         false-accept rate of VAL (1e-3)\n"
-    "  --min-face PIXELS  smallest face looked for (40)\n"
+    "  --min-face PIXELS  smallest face looked for (36)\n"
     "  --max-skipped PART pairs without a distance that are put up with "
     "(0.01)\n"
     "  --write            put thresholds at 1e-1, 1e-2, 1e-3 into the model\n"

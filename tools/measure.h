@@ -17,7 +17,7 @@ struct measure_options {   /* zero takes the default */
     int batch;             /* 16 */
     enum precision precision;
     double far;         /* 1e-3 */
-    float min_face;     /* pixels; 40 */
+    float min_face;     /* pixels; 36 */
     double max_skipped; /* part of the pairs; 0.01; negative: none */
     /* Called on the calling thread, NULL: not wanted. */
     void (*progress)(void *user, int done, int total);

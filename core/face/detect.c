@@ -504,7 +504,7 @@ float box_iou(const struct box *a, const struct box *b)
 static int resolve(const struct detect_options *opt, struct detect_options *out,
                    struct error *err)
 {
-    static const struct detect_options usual = {.min_face = 40,
+    static const struct detect_options usual = {.min_face = 36,
                                                 .threshold = {0.6f, 0.7f, 0.7f},
                                                 .factor = 0.709f,
                                                 .max_faces = 100};

@@ -26,7 +26,7 @@ enum {
 };
 
 struct detect_options { /* zero takes the default */
-    float min_face;     /* pixels, the shorter side; 40; at least 12 */
+    float min_face;     /* pixels, the shorter side; 36; at least 12 */
     float threshold[3]; /* 0.6 0.7 0.7; below 1 */
     float factor;       /* between pyramid levels, 0.709; 0.3..0.9 */
     int max_faces;      /* best by score; 100 */

@@ -449,7 +449,6 @@ static void test_together(void **state)
         "tls-cert = a",           "tls-key = a",
         "max-body = 1M",          "max-buffered = 1M",
         "min-image-side = 60000", "queue-faces = 8",
-        "detect-max-side = 39",
     };
 
     (void)state;
