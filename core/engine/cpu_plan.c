@@ -40,10 +40,19 @@ static int no_memory(struct build *b)
     return error_set(b->err, ERR_NOMEM, "no memory for a plan");
 }
 
+static int too_large(struct build *b, size_t bytes)
+{
+    return error_set(b->err, ERR_MODEL,
+                     "running it needs %zu MiB, %zu are allowed", bytes >> 20,
+                     PLAN_MAX_BYTES >> 20);
+}
+
 static int new_slot(struct build *b, size_t bytes)
 {
     struct cpu_plan *p = b->plan;
 
+    if (bytes > PLAN_MAX_BYTES)
+        return too_large(b, bytes);
     if (!(p->n_slots & (p->n_slots - 1))) {
         size_t room = p->n_slots ? 2 * (size_t)p->n_slots : 1;
         struct slot *s = realloc(p->slots, room * sizeof(*s));
@@ -197,8 +206,10 @@ static int plan_slopes(struct build *b, const struct node *n, int slope,
 
 /* Where a convolution with a residual writes: over the residual itself when
  * nobody needs it afterwards (nor this convolution as its source), else over
- * a copy. */
-static int residual_slot(struct build *b, int at, int value, int src)
+ * a copy in the layout wanted. The copy is no rep: the residual is gone from
+ * it after the convolution. */
+static int residual_slot(struct build *b, int at, int value, int src,
+                         const struct layout *want)
 {
     const struct rep *r = &b->reps[value][0];
     struct slot *slot = &b->plan->slots[r->slot];
@@ -206,11 +217,11 @@ static int residual_slot(struct build *b, int at, int value, int src)
     int copy;
 
     if (b->last_use[value] == at && !slot->shared && r->slot != src &&
-        value != b->g->input)
+        value != b->g->input && layout_equal(r->layout, want))
         return r->slot;
-    s = kernel_step(
-        b, NULL, kernel_reorder(b->plan->dn, r->layout, r->layout, b->err), 3);
-    copy = s ? new_slot(b, layout_bytes(r->layout)) : -1;
+    s = kernel_step(b, NULL,
+                    kernel_reorder(b->plan->dn, r->layout, want, b->err), 3);
+    copy = s ? new_slot(b, layout_bytes(want)) : -1;
     if (copy < 0)
         return -1;
     add_ref(s, KERNEL_SRC, r->slot, NULL);
@@ -262,10 +273,8 @@ static int plan_conv(struct build *b, int at)
         k ? rep_as(b, n->in[0], kernel_layout(k, KERNEL_SRC), b->type) : -1;
     if (src_slot < 0)
         dst = -1;
-    else if (res && res->type != b->type)
-        dst = rep_as(b, n->in[3], res_layout, b->type);
     else if (res)
-        dst = residual_slot(b, at, n->in[3], src_slot);
+        dst = residual_slot(b, at, n->in[3], src_slot, res_layout);
     else
         dst = new_slot(b, layout_bytes(kernel_layout(k, KERNEL_DST)));
     layout_free(res_layout);
@@ -634,6 +643,8 @@ static int bind_memory(struct build *b)
     size_t bytes = place_slots(b);
     size_t all = bytes + b->scratch + ARENA_ALIGN;
 
+    if (all > PLAN_MAX_BYTES)
+        return too_large(b, all);
     p->arena = bytes ? (char *)tensor_alloc(all / sizeof(float) + 1) : NULL;
     if (!p->arena)
         return no_memory(b);
@@ -695,7 +706,7 @@ static int build_plan(struct build *b)
     for (int i = 0; i < p->base.n_outputs; i++)
         p->base.output[i] = (float *)(p->arena + p->slots[slots[i]].offset);
     p->base.info.n_steps = p->n_steps;
-    p->base.info.bytes_weights = p->net->bytes_packed;
+    p->base.info.bytes_weights = cpu_packed_bytes(p->net);
     return 0;
 }
 

@@ -17,6 +17,7 @@ struct cpu_device {
 struct packed {
     int value;             /* of the fused graph */
     struct layout *layout; /* NULL: a vector of n numbers */
+    size_t bytes;
     void *memory;
     struct packed *next;
 };
@@ -83,5 +84,6 @@ void *cpu_pack_conv(struct cpu_network *net, struct kernel *k, int value,
 /* A vector of n numbers; one number is repeated. */
 void *cpu_pack_vector(struct cpu_network *net, int value, int n,
                       struct error *err);
+size_t cpu_packed_bytes(struct cpu_network *net);
 
 #endif

@@ -490,7 +490,11 @@ static struct kernel *finish(struct onednn *dn, dnnl_status_t s,
     k->layout[KERNEL_BIAS] = queried(take_pd, dnnl_query_weights_md, 1);
     k->layout[KERNEL_DST] = queried(take_pd, dnnl_query_dst_md, 0);
     k->layout[KERNEL_SCRATCH] = queried(take_pd, dnnl_query_scratchpad_md, 0);
-    return k;
+    if (k->layout[KERNEL_SRC] && k->layout[KERNEL_DST])
+        return k;
+    failed(dnnl_out_of_memory, what, err);
+    kernel_free(k);
+    return NULL;
 }
 
 static dnnl_status_t conv_post_ops(const struct op_conv *c, dnnl_post_ops_t ops)

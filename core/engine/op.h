@@ -8,8 +8,9 @@
 #include "core/engine/tensor.h"
 
 enum {
-    OP_MAX_IN = 64
-}; /* inputs of one node */
+    OP_MAX_IN = 64,         /* inputs of one node */
+    OP_MAX_WINDOW = 1 << 15 /* side, stride, dilation and padding */
+};
 
 enum op_type {
     OP_CONV,       /* x, w [o,c/g,kh,kw], b? [o]; fused: + residual, slope */
