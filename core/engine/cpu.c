@@ -144,17 +144,17 @@ void *cpu_pack_vector(struct cpu_network *net, int value, int n,
                       struct error *err)
 {
     const struct value *v = &net->graph->values[value];
-    bool one = shape_count(&v->shape) == 1;
+    int have = (int)shape_count(&v->shape);
     struct packed *p;
 
-    if (!one)
+    if (have == n)
         return v->data; /* already as it is wanted */
     pthread_mutex_lock(&net->lock);
     p = find_packed(net, value, NULL, (size_t)n * sizeof(float));
     if (!p) {
         p = new_packed(net, value, NULL, (size_t)n * sizeof(float));
         for (int i = 0; p && i < n; i++)
-            ((float *)p->memory)[i] = v->data[0];
+            ((float *)p->memory)[i] = v->data[i % have];
     }
     pthread_mutex_unlock(&net->lock);
     return p ? p->memory
@@ -220,6 +220,8 @@ static int forward(struct plan *p, struct error *err)
 
         if (s->kind == STEP_GEMM)
             run_gemm(s);
+        else if (s->kind == STEP_PRELU)
+            op_prelu(s->at[0], s->at[1], s->period, s->n);
         else if (s->kind == STEP_PLAIN)
             run_plain(s);
         else if (kernel_run(s->kernel, err))

@@ -164,6 +164,18 @@ size_t layout_bytes(const struct layout *l)
     return dnnl_memory_desc_get_size(l->md);
 }
 
+bool layout_channels_last(const struct layout *l, const struct shape *s,
+                          enum dtype type)
+{
+    dnnl_dims_t dims = {s->d[0], s->d[1], s->d[2], s->d[3]};
+    struct layout *last =
+        s->rank == 4 ? v_layout(4, dims, data_type(type), dnnl_acdb) : NULL;
+    bool equal = last && layout_equal(l, last);
+
+    layout_free(last);
+    return equal;
+}
+
 /* ---- the engine ---------------------------------------------------- */
 
 struct onednn *onednn_open(struct error *err)

@@ -150,4 +150,7 @@ typedef void (*op_forward_fn)(const struct op *op, const float *const in[],
                               float *out, const struct shape *shape_out);
 op_forward_fn op_plain_forward(enum op_type type);
 
+/* PReLU of n numbers in place; slope repeats every period numbers. */
+void op_prelu(float *x, const float *slope, size_t period, size_t n);
+
 #endif

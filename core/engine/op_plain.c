@@ -236,3 +236,26 @@ op_forward_fn op_plain_forward(enum op_type type)
 
     return table[type];
 }
+
+typedef float floats_4 __attribute__((vector_size(16)));
+typedef int32_t mask_4 __attribute__((vector_size(16)));
+
+void op_prelu(float *x, const float *slope, size_t period, size_t n)
+{
+    for (size_t at = 0; at < n; at += period, x += period) {
+        size_t end = n - at < period ? n - at : period, i = 0;
+
+        for (; i + 4 <= end; i += 4) {
+            floats_4 v, s;
+            mask_4 above;
+
+            memcpy(&v, x + i, sizeof(v));
+            memcpy(&s, slope + i, sizeof(s));
+            above = v > 0;
+            v = (floats_4)((above & (mask_4)v) | (~above & (mask_4)(v * s)));
+            memcpy(x + i, &v, sizeof(v));
+        }
+        for (; i < end; i++)
+            x[i] = x[i] > 0 ? x[i] : x[i] * slope[i];
+    }
+}

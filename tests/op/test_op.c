@@ -685,7 +685,7 @@ static const struct row {
     {"Dropout, Identity", row_dropout, 5e-6, 2e-2},
 };
 
-static struct device *device;
+static struct device *devices[2]; /* of one thread and of two */
 
 static double largest_difference(const double *want, const float *got, size_t n)
 {
@@ -738,14 +738,14 @@ static void test_row(void **state)
     const struct row *row = *state;
     struct device_info info;
 
-    device->backend->device_describe(device, &info);
+    devices[0]->backend->device_describe(devices[0], &info);
     for (uint64_t seed = 1; seed <= 12; seed++) {
         struct net t = {.r = {seed * 0x9E3779B97F4A7C15u}};
         struct network *net = NULL;
         int out = row->build(&t);
 
         if (graph_add_output(t.g, out, &t.err) < 0 ||
-            !(net = network_new(device, t.g, &t.err)))
+            !(net = network_new(devices[seed % 2], t.g, &t.err)))
             fail_msg("%s: %s", row->name, t.err.text);
         check(row, &t, net, 1, PRECISION_F32, true);
         check(row, &t, net, between(&t.r, 2, 5), PRECISION_F32, false);
@@ -773,20 +773,26 @@ static void test_table_complete(void **state)
     }
 }
 
-static int open_device(void **state)
+static int open_devices(void **state)
 {
-    struct device_options opt = {.n_threads = 2};
     struct error err;
 
     (void)state;
-    device = backend_cpu.device_open(&opt, &err);
-    return device ? 0 : -1;
+    for (int i = 0; i < 2; i++) {
+        const struct device_options opt = {.n_threads = i + 1};
+
+        devices[i] = backend_cpu.device_open(&opt, &err);
+        if (!devices[i])
+            return -1;
+    }
+    return 0;
 }
 
-static int close_device(void **state)
+static int close_devices(void **state)
 {
     (void)state;
-    device->backend->device_close(device);
+    for (int i = 0; i < 2; i++)
+        backend_cpu.device_close(devices[i]);
     return 0;
 }
 
@@ -805,6 +811,6 @@ int main(void)
     }
     tests[N].name = "every operator has a row";
     tests[N].test_func = test_table_complete;
-    return cmocka_run_group_tests_name("operators", tests, open_device,
-                                       close_device);
+    return cmocka_run_group_tests_name("operators", tests, open_devices,
+                                       close_devices);
 }
