@@ -61,6 +61,7 @@ struct backend {
     struct network *(*load)(struct device *dev, const struct graph *g,
                             struct error *err);
     void (*unload)(struct network *net);
+    /* Any thread, several at once on one network. */
     struct plan *(*plan)(struct network *net, const struct plan_options *opt,
                          struct error *err);
     void (*plan_free)(struct plan *p);

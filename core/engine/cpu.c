@@ -82,10 +82,10 @@ static struct network *load(struct device *dev, const struct graph *g,
 }
 
 static struct packed *find_packed(struct cpu_network *net, int value,
-                                  const struct layout *layout)
+                                  const struct layout *layout, size_t bytes)
 {
     for (struct packed *p = net->packed; p; p = p->next)
-        if (p->value == value && !p->layout == !layout &&
+        if (p->value == value && p->bytes == bytes && !p->layout == !layout &&
             (!layout || layout_equal(p->layout, layout)))
             return p;
     return NULL;
@@ -99,6 +99,7 @@ static struct packed *new_packed(struct cpu_network *net, int value,
     if (!p)
         return NULL;
     p->value = value;
+    p->bytes = bytes;
     p->layout = layout ? layout_dup(layout) : NULL;
     p->memory = tensor_alloc(bytes / sizeof(float) + 1);
     if (!p->memory || (layout && !p->layout)) {
@@ -122,7 +123,7 @@ void *cpu_pack_conv(struct cpu_network *net, struct kernel *k, int value,
     int rc = 0;
 
     pthread_mutex_lock(&net->lock);
-    p = find_packed(net, value, want);
+    p = find_packed(net, value, want, layout_bytes(want));
     if (!p) {
         p = new_packed(net, value, want, layout_bytes(want));
         if (!p)
@@ -143,21 +144,31 @@ void *cpu_pack_vector(struct cpu_network *net, int value, int n,
                       struct error *err)
 {
     const struct value *v = &net->graph->values[value];
-    bool one = shape_count(&v->shape) == 1;
+    int have = (int)shape_count(&v->shape);
     struct packed *p;
 
-    if (!one)
+    if (have == n)
         return v->data; /* already as it is wanted */
     pthread_mutex_lock(&net->lock);
-    p = find_packed(net, value, NULL);
+    p = find_packed(net, value, NULL, (size_t)n * sizeof(float));
     if (!p) {
         p = new_packed(net, value, NULL, (size_t)n * sizeof(float));
         for (int i = 0; p && i < n; i++)
-            ((float *)p->memory)[i] = v->data[0];
+            ((float *)p->memory)[i] = v->data[i % have];
     }
     pthread_mutex_unlock(&net->lock);
     return p ? p->memory
              : error_null(err, ERR_NOMEM, "no memory for packed weights");
+}
+
+size_t cpu_packed_bytes(struct cpu_network *net)
+{
+    size_t bytes;
+
+    pthread_mutex_lock(&net->lock);
+    bytes = net->bytes_packed;
+    pthread_mutex_unlock(&net->lock);
+    return bytes;
 }
 
 static float gemm_act(const struct op_gemm *g, float v, float slope)
@@ -209,6 +220,8 @@ static int forward(struct plan *p, struct error *err)
 
         if (s->kind == STEP_GEMM)
             run_gemm(s);
+        else if (s->kind == STEP_PRELU)
+            op_prelu(s->at[0], s->at[1], s->period, s->n);
         else if (s->kind == STEP_PLAIN)
             run_plain(s);
         else if (kernel_run(s->kernel, err))

@@ -12,6 +12,7 @@
 
 enum {
     MAX_REPS = 6,
+    PRELU_REPEAT = 16, /* floats in the widest vector */
     ARENA_ALIGN = 64
 };
 
@@ -40,10 +41,19 @@ static int no_memory(struct build *b)
     return error_set(b->err, ERR_NOMEM, "no memory for a plan");
 }
 
+static int too_large(struct build *b, size_t bytes)
+{
+    return error_set(b->err, ERR_MODEL,
+                     "running it needs %zu MiB, %zu are allowed", bytes >> 20,
+                     PLAN_MAX_BYTES >> 20);
+}
+
 static int new_slot(struct build *b, size_t bytes)
 {
     struct cpu_plan *p = b->plan;
 
+    if (bytes > PLAN_MAX_BYTES)
+        return too_large(b, bytes);
     if (!(p->n_slots & (p->n_slots - 1))) {
         size_t room = p->n_slots ? 2 * (size_t)p->n_slots : 1;
         struct slot *s = realloc(p->slots, room * sizeof(*s));
@@ -172,15 +182,47 @@ static int make_plain(struct build *b, int value)
     return slot;
 }
 
-/* PReLU in place, after a convolution. */
+/* oneDNN handles the channels of one pixel at a time, and is slow where they
+ * do not fill its vectors; a loop over slopes repeated until they do takes a
+ * fifth of the time. It knows no threads. */
+static bool prelu_by_loop(const struct build *b, int value)
+{
+    const struct rep *r = &b->reps[value][0];
+    const struct shape *s = &b->shapes[value];
+
+    return b->plan->n_threads == 1 && r->type == DTYPE_F32 && s->rank == 4 &&
+           s->d[1] % PRELU_REPEAT &&
+           layout_channels_last(r->layout, s, DTYPE_F32);
+}
+
+static int plan_slopes_loop(struct build *b, const struct node *n, int slope,
+                            int slot)
+{
+    int period = b->shapes[n->out].d[1] * PRELU_REPEAT;
+    void *w = cpu_pack_vector(b->plan->net, slope, period, b->err);
+    struct step *s = w ? new_step(b, STEP_PRELU, n, 2) : NULL;
+
+    if (!s)
+        return -1;
+    s->n = shape_count(&b->shapes[n->out]);
+    s->period = (size_t)period;
+    add_ref(s, 0, slot, NULL);
+    add_ref(s, 1, -1, w);
+    return 0;
+}
+
+/* PReLU: in place after a convolution, or by itself. */
 static int plan_slopes(struct build *b, const struct node *n, int slope,
                        int from, int to)
 {
     const struct rep *r = &b->reps[n->out][0];
     int c = b->shapes[n->out].d[1];
     struct step *s;
-    void *w = cpu_pack_vector(b->plan->net, slope, c, b->err);
+    void *w;
 
+    if (from == to && prelu_by_loop(b, n->out))
+        return plan_slopes_loop(b, n, slope, to);
+    w = cpu_pack_vector(b->plan->net, slope, c, b->err);
     if (!w)
         return -1;
     s = kernel_step(
@@ -197,8 +239,10 @@ static int plan_slopes(struct build *b, const struct node *n, int slope,
 
 /* Where a convolution with a residual writes: over the residual itself when
  * nobody needs it afterwards (nor this convolution as its source), else over
- * a copy. */
-static int residual_slot(struct build *b, int at, int value, int src)
+ * a copy in the layout wanted. The copy is no rep: the residual is gone from
+ * it after the convolution. */
+static int residual_slot(struct build *b, int at, int value, int src,
+                         const struct layout *want)
 {
     const struct rep *r = &b->reps[value][0];
     struct slot *slot = &b->plan->slots[r->slot];
@@ -206,11 +250,11 @@ static int residual_slot(struct build *b, int at, int value, int src)
     int copy;
 
     if (b->last_use[value] == at && !slot->shared && r->slot != src &&
-        value != b->g->input)
+        value != b->g->input && layout_equal(r->layout, want))
         return r->slot;
-    s = kernel_step(
-        b, NULL, kernel_reorder(b->plan->dn, r->layout, r->layout, b->err), 3);
-    copy = s ? new_slot(b, layout_bytes(r->layout)) : -1;
+    s = kernel_step(b, NULL,
+                    kernel_reorder(b->plan->dn, r->layout, want, b->err), 3);
+    copy = s ? new_slot(b, layout_bytes(want)) : -1;
     if (copy < 0)
         return -1;
     add_ref(s, KERNEL_SRC, r->slot, NULL);
@@ -262,10 +306,8 @@ static int plan_conv(struct build *b, int at)
         k ? rep_as(b, n->in[0], kernel_layout(k, KERNEL_SRC), b->type) : -1;
     if (src_slot < 0)
         dst = -1;
-    else if (res && res->type != b->type)
-        dst = rep_as(b, n->in[3], res_layout, b->type);
     else if (res)
-        dst = residual_slot(b, at, n->in[3], src_slot);
+        dst = residual_slot(b, at, n->in[3], src_slot, res_layout);
     else
         dst = new_slot(b, layout_bytes(kernel_layout(k, KERNEL_DST)));
     layout_free(res_layout);
@@ -634,6 +676,8 @@ static int bind_memory(struct build *b)
     size_t bytes = place_slots(b);
     size_t all = bytes + b->scratch + ARENA_ALIGN;
 
+    if (all > PLAN_MAX_BYTES)
+        return too_large(b, all);
     p->arena = bytes ? (char *)tensor_alloc(all / sizeof(float) + 1) : NULL;
     if (!p->arena)
         return no_memory(b);
@@ -695,7 +739,7 @@ static int build_plan(struct build *b)
     for (int i = 0; i < p->base.n_outputs; i++)
         p->base.output[i] = (float *)(p->arena + p->slots[slots[i]].offset);
     p->base.info.n_steps = p->n_steps;
-    p->base.info.bytes_weights = p->net->bytes_packed;
+    p->base.info.bytes_weights = cpu_packed_bytes(p->net);
     return 0;
 }
 

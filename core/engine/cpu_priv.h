@@ -17,6 +17,7 @@ struct cpu_device {
 struct packed {
     int value;             /* of the fused graph */
     struct layout *layout; /* NULL: a vector of n numbers */
+    size_t bytes;
     void *memory;
     struct packed *next;
 };
@@ -48,6 +49,7 @@ struct ref {
 enum step_kind {
     STEP_KERNEL,
     STEP_GEMM,
+    STEP_PRELU,
     STEP_PLAIN
 };
 
@@ -55,10 +57,12 @@ struct step {
     enum step_kind kind;
     struct kernel *kernel;
     const struct node *node;
-    struct ref *refs; /* gemm: x, w, b, y, slope; plain: inputs, output */
+    struct ref *refs; /* gemm: x, w, b, y, slope; prelu: x, slopes; plain:
+                         inputs, output */
     int n_refs;
-    void **at;            /* gemm, plain: where each ref lies */
+    void **at;            /* gemm, prelu, plain: where each ref lies */
     struct shape *shapes; /* plain: of the inputs, then of the output */
+    size_t n, period;     /* prelu: numbers, slopes */
 };
 
 struct cpu_plan {
@@ -80,8 +84,9 @@ void cpu_plan_free(struct plan *p);
 /* The weight as the kernel wants it, from the cache or packed now. */
 void *cpu_pack_conv(struct cpu_network *net, struct kernel *k, int value,
                     int group, struct error *err);
-/* A vector of n numbers; one number is repeated. */
+/* A vector of n numbers; a shorter one, of a part of n, is repeated. */
 void *cpu_pack_vector(struct cpu_network *net, int value, int n,
                       struct error *err);
+size_t cpu_packed_bytes(struct cpu_network *net);
 
 #endif

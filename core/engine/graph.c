@@ -31,15 +31,48 @@ void graph_free(struct graph *g)
     }
     free(g->values);
     free(g->nodes);
+    free(g->by_name);
     free(g);
+}
+
+/* Where a name stands in by_name, or the empty place for it. Never more than
+ * half of the places are taken. */
+static int name_place(const struct graph *g, const char *name)
+{
+    uint32_t h = 2166136261u; /* FNV-1a */
+    int at;
+
+    for (const char *c = name; *c; c++)
+        h = (h ^ (unsigned char)*c) * 16777619u;
+    at = (int)(h & (uint32_t)(g->n_by_name - 1));
+    while (g->by_name[at] >= 0 &&
+           strcmp(g->values[g->by_name[at]].name, name) != 0)
+        at = (at + 1) & (g->n_by_name - 1);
+    return at;
+}
+
+static int room_for_name(struct graph *g)
+{
+    int *old = g->by_name, n = g->n_by_name ? 2 * g->n_by_name : 64;
+
+    if (2 * (g->n_values + 1) <= g->n_by_name)
+        return 0;
+    g->by_name = malloc((size_t)n * sizeof(*g->by_name));
+    if (!g->by_name) {
+        g->by_name = old;
+        return -1;
+    }
+    free(old);
+    g->n_by_name = n;
+    memset(g->by_name, -1, (size_t)n * sizeof(*g->by_name));
+    for (int i = 0; i < g->n_values; i++)
+        g->by_name[name_place(g, g->values[i].name)] = i;
+    return 0;
 }
 
 int graph_find(const struct graph *g, const char *value_name)
 {
-    for (int i = 0; i < g->n_values; i++)
-        if (!strcmp(g->values[i].name, value_name))
-            return i;
-    return -1;
+    return g->n_values ? g->by_name[name_place(g, value_name)] : -1;
 }
 
 /* Arrays grow to powers of two: room is known from the count. */
@@ -69,13 +102,15 @@ static int add_value(struct graph *g, const char *name, enum value_kind kind,
     if (graph_find(g, name) >= 0)
         return error_set(err, ERR_MODEL, "two values are named '%s'", name);
     v = grow(g->values, g->n_values, sizeof(*v));
-    if (!v)
+    if (v)
+        g->values = v;
+    if (!v || room_for_name(g))
         return error_set(err, ERR_NOMEM, "no memory for value '%s'", name);
-    g->values = v;
     v += g->n_values;
     *v = (struct value){.name = strdup(name), .kind = kind, .shape = *shape};
     if (!v->name)
         return error_set(err, ERR_NOMEM, "no memory for value '%s'", name);
+    g->by_name[name_place(g, name)] = g->n_values;
     return g->n_values++;
 }
 
@@ -101,16 +136,22 @@ int graph_add_weight(struct graph *g, const char *name,
     if (!shape_valid(shape)) {
         error_set(err, ERR_MODEL, "weight '%s' has an impossible shape",
                   name ? name : "");
+    } else if (shape_count(shape) > GRAPH_MAX_NUMBERS - g->n_numbers) {
+        error_set(err, ERR_MODEL,
+                  "weight '%s' makes more than %d numbers in all weights",
+                  name ? name : "", GRAPH_MAX_NUMBERS);
     } else if (!take_data && !(take_data = tensor_alloc(shape_count(shape)))) {
         error_set(err, ERR_NOMEM, "no memory for weight '%s'",
                   name ? name : "");
     } else {
         at = add_value(g, name, VALUE_WEIGHT, shape, err);
     }
-    if (at < 0)
+    if (at < 0) {
         free(take_data);
-    else
-        g->values[at].data = take_data;
+        return -1;
+    }
+    g->values[at].data = take_data;
+    g->n_numbers += shape_count(shape);
     return at;
 }
 
@@ -229,7 +270,9 @@ int graph_count(const struct graph *g, int h, int w, struct graph_counts *out,
         goto out;
     for (int i = 0; i < g->n_nodes; i++) {
         count_weights(g, &g->nodes[i], &out->n_parameters, &out->n_statistics);
-        out->macs += node_macs(&g->nodes[i], shapes);
+        if (__builtin_add_overflow(out->macs, node_macs(&g->nodes[i], shapes),
+                                   &out->macs))
+            out->macs = INT64_MAX;
         out->n_convs += g->nodes[i].op.type == OP_CONV;
     }
     rc = 0;

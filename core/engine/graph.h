@@ -13,8 +13,11 @@ enum {
     GRAPH_MAX_VALUES = 16384,
     GRAPH_MAX_INPUTS = OP_MAX_IN,
     GRAPH_MAX_OUTPUTS = 8,
-    GRAPH_MAX_NAME = 255
+    GRAPH_MAX_NAME = 255,
+    GRAPH_MAX_NUMBERS = 1 << 29 /* of all weights together */
 };
+/* Of a plan's activations and scratch memory. */
+#define PLAN_MAX_BYTES ((size_t)2 << 30)
 
 enum value_kind {
     VALUE_INPUT, /* the one input: [batch,c,h,w]; h, w 0 when free */
@@ -46,6 +49,11 @@ struct graph {
     int input; /* value index, -1 until added */
     int outputs[GRAPH_MAX_OUTPUTS];
     int n_outputs;
+    /* graph.c's own: numbers in all weights; values by the hash of their
+     * name, -1 for an empty place, a power of two of them */
+    size_t n_numbers;
+    int *by_name;
+    int n_by_name;
 };
 
 struct graph *graph_new(struct error *err);
@@ -105,7 +113,8 @@ void plan_free(struct plan *p);
 /* Host memory for the next input, packed NCHW float32 [n,c,h,w]. A run uses
  * it up: fill it anew each time. */
 float *plan_input(struct plan *p);
-/* Host memory with the last result of output i, packed. */
+/* Host memory with the last result of output i, packed; gone when the next
+ * input is written: the two may share memory. */
 const float *plan_output(const struct plan *p, int i);
 const struct shape *plan_output_shape(const struct plan *p, int i);
 /* Run it. Allocates nothing. ERR_DEVICE. Thread: the plan's. */

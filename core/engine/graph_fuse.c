@@ -269,9 +269,6 @@ static int emit_dense(struct fuse *f, const struct node *n)
     const struct value *w = constant_in(f, n, 1);
     int in[3];
 
-    if (!w || (n->n_in > 2 && !constant_in(f, n, 2)))
-        return error_set(f->err, ERR_MODEL,
-                         "node '%.80s': weights must be constants", n->name);
     in[0] = f->map[n->in[0]];
     in[1] = copy_weight(f, n->in[1]);
     in[2] = n->n_in > 2 ? copy_weight(f, n->in[2])
@@ -304,8 +301,6 @@ static int fuse_act(struct fuse *f, const struct node *n)
     if (!is_dense(p) || act_of(p) != ACT_NONE)
         return 0;
     if (act == ACT_PRELU) {
-        if (!constant_in(f, n, 1))
-            return 0;
         slope = copy_weight(f, n->in[1]);
         p = sole_producer(f, n->in[0]);
         if (slope < 0 || append_input(f, p, slope))
@@ -362,12 +357,38 @@ static int emit_plain(struct fuse *f, const struct node *n)
     return emit(f, n, &n->op, in, n->n_in);
 }
 
+/* What backends rely on: the first input is computed, parameters are
+ * constants, and only arithmetic takes either as its second. */
+static int check_inputs(struct fuse *f, const struct node *n)
+{
+    bool arith = n->op.type == OP_ADD || n->op.type == OP_SUB ||
+                 n->op.type == OP_MUL || n->op.type == OP_DIV;
+    bool joins = n->op.type == OP_CONCAT || n->op.type == OP_MAX;
+
+    for (int k = 0; k < n->n_in; k++) {
+        bool constant = constant_in(f, n, k) != NULL;
+
+        if ((k == 0 || joins) && constant)
+            return error_set(f->err, ERR_MODEL,
+                             "node '%.80s': input %d is a constant", n->name,
+                             k);
+        if (k > 0 && !joins && !arith && !constant)
+            return error_set(f->err, ERR_MODEL,
+                             "node '%.80s': input %d, a parameter, is not a "
+                             "constant",
+                             n->name, k);
+    }
+    return 0;
+}
+
 static int fuse_node(struct fuse *f, const struct node *n,
                      const struct shape *shapes)
 {
     struct affine a = {0};
     int rc = 0;
 
+    if (check_inputs(f, n))
+        return -1;
     switch (n->op.type) {
     case OP_DROPOUT:
     case OP_IDENTITY:

@@ -164,6 +164,18 @@ size_t layout_bytes(const struct layout *l)
     return dnnl_memory_desc_get_size(l->md);
 }
 
+bool layout_channels_last(const struct layout *l, const struct shape *s,
+                          enum dtype type)
+{
+    dnnl_dims_t dims = {s->d[0], s->d[1], s->d[2], s->d[3]};
+    struct layout *last =
+        s->rank == 4 ? v_layout(4, dims, data_type(type), dnnl_acdb) : NULL;
+    bool equal = last && layout_equal(l, last);
+
+    layout_free(last);
+    return equal;
+}
+
 /* ---- the engine ---------------------------------------------------- */
 
 struct onednn *onednn_open(struct error *err)
@@ -490,7 +502,11 @@ static struct kernel *finish(struct onednn *dn, dnnl_status_t s,
     k->layout[KERNEL_BIAS] = queried(take_pd, dnnl_query_weights_md, 1);
     k->layout[KERNEL_DST] = queried(take_pd, dnnl_query_dst_md, 0);
     k->layout[KERNEL_SCRATCH] = queried(take_pd, dnnl_query_scratchpad_md, 0);
-    return k;
+    if (k->layout[KERNEL_SRC] && k->layout[KERNEL_DST])
+        return k;
+    failed(dnnl_out_of_memory, what, err);
+    kernel_free(k);
+    return NULL;
 }
 
 static dnnl_status_t conv_post_ops(const struct op_conv *c, dnnl_post_ops_t ops)

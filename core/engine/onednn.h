@@ -33,6 +33,9 @@ struct layout *layout_dup(const struct layout *l);
 void layout_free(struct layout *l);
 bool layout_equal(const struct layout *a, const struct layout *b);
 size_t layout_bytes(const struct layout *l);
+/* [n,c,h,w] with nothing between, the channels of a pixel side by side. */
+bool layout_channels_last(const struct layout *l, const struct shape *s,
+                          enum dtype type);
 
 /* Arguments that a kernel binds. */
 enum kernel_arg {

@@ -48,7 +48,9 @@ int op_window(int size, int kernel, int stride, int dilation, int pad_a,
     int64_t out, need;
 
     if (kernel < 1 || stride < 1 || dilation < 1 || pad_a < 0 || pad_b < 0 ||
-        pad_a >= reach || pad_b >= reach || room < 0)
+        kernel > OP_MAX_WINDOW || stride > OP_MAX_WINDOW ||
+        dilation > OP_MAX_WINDOW || pad_a > OP_MAX_WINDOW ||
+        pad_b > OP_MAX_WINDOW || pad_a >= reach || pad_b >= reach || room < 0)
         return -1;
     out = (room + (ceil_mode ? stride - 1 : 0)) / stride + 1;
     /* A last window that starts beyond the picture sees nothing. */
@@ -217,8 +219,8 @@ static int shape_reshape(const struct op *op, const struct shape *in,
     int infer = -1;
 
     *out = *to;
-    if (to->rank < 1)
-        return error_set(err, ERR_MODEL, "the target has no dimensions");
+    if (to->rank < 1 || to->rank > SHAPE_MAX_RANK)
+        return error_set(err, ERR_MODEL, "a target of %d dimensions", to->rank);
     out->d[0] = in->d[0];
     for (int i = 1; i < in->rank; i++)
         have *= in->d[i];
@@ -293,9 +295,13 @@ static int shape_lrn(const struct op *op, const struct shape *in,
                      struct shape *out, struct error *err)
 {
     *out = *in;
-    if (in->rank != 4 || op->u.lrn.size < 1 || op->u.lrn.size > 1024)
-        return error_set(err, ERR_MODEL, "LRN of size %d on %d-d input",
-                         op->u.lrn.size, in->rank);
+    if (in->rank != 4)
+        return error_set(err, ERR_MODEL, "LRN wants 4-d input");
+    /* An even window has no middle: libraries disagree on what it sees. */
+    if (op->u.lrn.size < 1 || op->u.lrn.size > 1023 || !(op->u.lrn.size & 1))
+        return error_set(err, ERR_MODEL,
+                         "LRN of size %d: odd sizes to 1023 are possible",
+                         op->u.lrn.size);
     return 0;
 }
 

@@ -8,8 +8,9 @@
 #include "core/engine/tensor.h"
 
 enum {
-    OP_MAX_IN = 64
-}; /* inputs of one node */
+    OP_MAX_IN = 64,         /* inputs of one node */
+    OP_MAX_WINDOW = 1 << 15 /* side, stride, dilation and padding */
+};
 
 enum op_type {
     OP_CONV,       /* x, w [o,c/g,kh,kw], b? [o]; fused: + residual, slope */
@@ -148,5 +149,8 @@ typedef void (*op_forward_fn)(const struct op *op, const float *const in[],
                               const struct shape shape_in[], int n_in,
                               float *out, const struct shape *shape_out);
 op_forward_fn op_plain_forward(enum op_type type);
+
+/* PReLU of n numbers in place; slope repeats every period numbers. */
+void op_prelu(float *x, const float *slope, size_t period, size_t n);
 
 #endif

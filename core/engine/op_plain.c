@@ -163,24 +163,28 @@ static void forward_transpose(const struct op *op, const float *const in[],
                                       c * stride[2] + e * stride[3]];
 }
 
+static int smaller(int a, int b)
+{
+    return a < b ? a : b;
+}
+
 /* One window of a plane; n_full counts cells as ONNX does with
  * count_include_pad: padding, but not what ceil_mode reaches beyond it. */
 static float pool_window(const struct op *op, const float *x, int h, int w,
                          int y0, int x0, int kh, int kw)
 {
     const struct op_pool *p = &op->u.pool;
+    int y1 = smaller(y0 + kh, h + p->pad[2]);
+    int x1 = smaller(x0 + kw, w + p->pad[3]);
+    double n_full = (double)(y1 - y0) * (x1 - x0);
     float top = -FLT_MAX;
     double sum = 0;
-    int n = 0, n_full = 0;
+    int n = 0;
 
-    for (int i = y0; i < y0 + kh; i++)
-        for (int k = x0; k < x0 + kw; k++) {
-            float v;
+    for (int i = y0 > 0 ? y0 : 0; i < smaller(y1, h); i++)
+        for (int k = x0 > 0 ? x0 : 0; k < smaller(x1, w); k++) {
+            float v = x[(size_t)i * (size_t)w + (size_t)k];
 
-            n_full += i < h + p->pad[2] && k < w + p->pad[3];
-            if (i < 0 || i >= h || k < 0 || k >= w)
-                continue;
-            v = x[i * w + k];
             n++;
             top = v > top ? v : top;
             sum += op->type == OP_LP_POOL
@@ -231,4 +235,27 @@ op_forward_fn op_plain_forward(enum op_type type)
     };
 
     return table[type];
+}
+
+typedef float floats_4 __attribute__((vector_size(16)));
+typedef int32_t mask_4 __attribute__((vector_size(16)));
+
+void op_prelu(float *x, const float *slope, size_t period, size_t n)
+{
+    for (size_t at = 0; at < n; at += period, x += period) {
+        size_t end = n - at < period ? n - at : period, i = 0;
+
+        for (; i + 4 <= end; i += 4) {
+            floats_4 v, s;
+            mask_4 above;
+
+            memcpy(&v, x + i, sizeof(v));
+            memcpy(&s, slope + i, sizeof(s));
+            above = v > 0;
+            v = (floats_4)((above & (mask_4)v) | (~above & (mask_4)(v * s)));
+            memcpy(x + i, &v, sizeof(v));
+        }
+        for (; i < end; i++)
+            x[i] = x[i] > 0 ? x[i] : x[i] * slope[i];
+    }
 }

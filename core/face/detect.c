@@ -5,7 +5,6 @@
 #include "core/face/detect.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,7 +37,6 @@ struct stage_net {
 
 struct detector {
     struct stage_net stage[N_STAGES];
-    pthread_mutex_t planning; /* a network may be planned by one at a time */
 };
 
 struct canvas_plan {
@@ -125,7 +123,6 @@ struct detector *detector_new(struct device *dev, const struct model *pnet,
 
     if (!d)
         return error_null(err, ERR_NOMEM, "no memory for the detector");
-    pthread_mutex_init(&d->planning, NULL);
     for (int i = 0; i < N_STAGES; i++) {
         if (check_stage(models[i], (enum stage)i, &d->stage[i], err))
             goto fail;
@@ -148,7 +145,6 @@ void detector_free(struct detector *d)
     for (int i = 0; i < N_STAGES; i++)
         if (d->stage[i].net)
             network_free(d->stage[i].net);
-    pthread_mutex_destroy(&d->planning);
     free(d);
 }
 
@@ -192,15 +188,30 @@ static struct plan *make_plan(struct detector *d, enum stage at, int n, int h,
 {
     struct plan_options opt = {
         .n = n, .h = h, .w = w, .precision = PRECISION_F32};
-    struct plan *p;
 
-    pthread_mutex_lock(&d->planning);
-    p = graph_plan(d->stage[at].net, &opt, err);
-    pthread_mutex_unlock(&d->planning);
-    return p;
+    return graph_plan(d->stage[at].net, &opt, err);
 }
 
 /* --- P-Net ---------------------------------------------------------------- */
+
+/* A file's P-Net that looks right at one size may give less than a cell for
+ * every other pixel at another, and cells are read by where they must be. */
+static int check_cells(const struct plan *p, const struct stage_net *net, int h,
+                       int w, struct error *err)
+{
+    const int n_y = (h - DETECT_CELL) / DETECT_STRIDE + 1;
+    const int n_x = (w - DETECT_CELL) / DETECT_STRIDE + 1;
+    const struct shape prob = shape_of(4, 1, 2, n_y, n_x);
+    const struct shape box = shape_of(4, 1, 4, n_y, n_x);
+
+    if (shape_equal(plan_output_shape(p, net->prob), &prob) &&
+        shape_equal(plan_output_shape(p, net->box), &box))
+        return 0;
+    return error_set(err, ERR_MODEL,
+                     "the detector's first network does not give %dx%d cells "
+                     "for %dx%d pixels",
+                     n_x, n_y, w, h);
+}
 
 /* The plan for a canvas; the longest unused ones make room, in number and in
  * the pixels that all of them hold memory for. */
@@ -239,6 +250,10 @@ static struct plan *canvas_plan(struct detect_scratch *s, int w, int h,
     c->plan = make_plan(s->detector, STAGE_P, 1, h, w, err);
     if (!c->plan)
         return NULL;
+    if (check_cells(c->plan, &s->detector->stage[STAGE_P], h, w, err)) {
+        forget(c);
+        return NULL;
+    }
     memset(plan_input(c->plan), 0, (size_t)w * (size_t)h * 3 * sizeof(float));
     c->w = w;
     c->h = h;

@@ -250,6 +250,112 @@ static int row_two_branches(struct net *t)
     return two(t, OP_ADD, conv(t, 12, 1, 1, 1, 1, false, false), x);
 }
 
+/* One value as the residual of two convolutions: the first must not write
+ * where the second looks. */
+static int row_residual_twice(struct net *t)
+{
+    int a, b;
+
+    start(t, 16, 7, 8);
+    if (between(&t->r, 0, 1))
+        t->x = unary(
+            t, (struct op){.type = OP_LP_POOL,
+                           .u.pool = {{3, 3}, {1, 1}, {1, 1, 1, 1}, .p = 2}});
+    a = two(t, OP_ADD, conv(t, 16, 3, 3, 1, 1, true, true), t->x);
+    b = two(t, OP_ADD, conv(t, 16, 1, 1, 1, 1, false, true), t->x);
+    return two(t, OP_MUL, a, b);
+}
+
+static int row_residual_chain(struct net *t)
+{
+    int n = between(&t->r, 2, 5), x;
+
+    start(t, 8, 6, 7);
+    t->x = conv(t, 8, 1, 1, 1, 1, false, true);
+    for (int i = 0; i < n; i++) {
+        x = t->x;
+        t->x = conv(t, 8, 3, 3, 1, 1, true, true);
+        t->x = two(t, OP_ADD, x, prelu(t, batch_norm(t, t->x, 8), 8));
+        t->x = two(t, OP_ADD, conv(t, 8, 1, 1, 1, 1, false, false), t->x);
+        t->x = unary(t, (struct op){.type = OP_RELU});
+    }
+    return t->x;
+}
+
+/* Two names of the same numbers, one of them a residual. */
+static int row_reshape_alias(struct net *t)
+{
+    struct op op = {.type = OP_RESHAPE};
+    int x, y;
+
+    start(t, 8, 6, 7);
+    x = t->x = conv(t, 8, 1, 1, 1, 1, false, true);
+    op.u.reshape.to = shape_of(4, 0, 8, 6, 7);
+    y = node_of(t, &op, &x, 1);
+    t->x = between(&t->r, 0, 1) ? x : y;
+    x = two(t, OP_ADD, conv(t, 8, 3, 3, 1, 1, true, true), x);
+    return two(t, OP_SUB, x, y);
+}
+
+/* One weight in two layers, of which one is scaled. */
+static int row_shared_weight(struct net *t)
+{
+    struct op conv_op;
+    struct node *n;
+    int a, b, in[2];
+
+    start(t, 12, 7, 8);
+    a = conv(t, 12, 3, 3, 1, 1, true, false);
+    n = &t->g->nodes[t->g->n_nodes - 1];
+    conv_op = n->op;
+    in[0] = prelu(t, batch_norm(t, a, 12), 12);
+    in[1] = t->g->nodes[0].in[1];
+    b = node_of(t, &conv_op, in, 2);
+    return two(t, OP_ADD, b, a);
+}
+
+/* One slope for all channels, for a convolution and, the same one, for
+ * values of other widths. */
+static int row_one_slope(struct net *t)
+{
+    struct op op = {.type = OP_PRELU};
+    struct op max = {.type = OP_MAX_POOL,
+                     .u.pool = {{2, 2}, {2, 2}, {0, 0, 0, 0}}};
+    int c = between(&t->r, 4, 64), in[2];
+
+    start(t, 3, 12, 12);
+    in[0] = unary(t, max);
+    in[1] = vector(t, 1, 0.1f, 0.3f);
+    t->x = node_of(t, &op, in, 2);
+    in[0] = conv(t, c, 3, 3, 1, 1, true, true);
+    in[0] = t->x = node_of(t, &op, in, 2);
+    in[0] = unary(t, max);
+    t->c = c;
+    in[0] = node_of(t, &op, in, 2);
+    return batch_norm(t, in[0], c);
+}
+
+static int row_concat(struct net *t)
+{
+    struct op op = {.type = OP_CONCAT, .u.axis.axis = between(&t->r, 1, 3)};
+    int n = between(&t->r, 1, 3), in[3];
+
+    start(t, between(&t->r, 1, 20), 6, 7);
+    if (between(&t->r, 0, 1))
+        t->x = conv(t, t->c, 1, 1, 1, 1, false, true);
+    for (int i = 0; i < n; i++)
+        in[i] = t->x;
+    return node_of(t, &op, in, n);
+}
+
+static int row_nothing(struct net *t)
+{
+    start(t, 3, 6, 7);
+    if (between(&t->r, 0, 1))
+        t->x = unary(t, (struct op){.type = OP_IDENTITY});
+    return t->x;
+}
+
 static int row_inception(struct net *t)
 {
     struct op pool = {.type = OP_MAX_POOL,
@@ -345,6 +451,7 @@ static int row_lrn(struct net *t)
 {
     struct op op = {.type = OP_LRN, .u.lrn = {5, 0.2f, 0.75f, 1}};
 
+    op.u.lrn.size = 2 * between(&t->r, 0, 4) + 1;
     start(t, between(&t->r, 5, 40), 6, 7);
     if (between(&t->r, 0, 1))
         t->x = conv(t, t->c, 1, 1, 1, 1, false, true);
@@ -545,6 +652,13 @@ static const struct row {
     {"residual", row_residual, 5e-6, 3e-2},
     {"residual kept", row_residual_kept, 5e-6, 3e-2},
     {"two branches", row_two_branches, 5e-6, 3e-2},
+    {"residual twice", row_residual_twice, 5e-6, 3e-2},
+    {"residual chain", row_residual_chain, 5e-6, 4e-2},
+    {"Reshape beside its input", row_reshape_alias, 5e-6, 3e-2},
+    {"one weight in two layers", row_shared_weight, 5e-6, 3e-2},
+    {"one slope", row_one_slope, 5e-6, 3e-2},
+    {"Concat", row_concat, 2e-6, 2e-2},
+    {"nothing", row_nothing, 0, 0},
     {"inception", row_inception, 5e-6, 3e-2},
     {"Concat of two types", row_concat_mixed, 5e-6, 3e-2},
     {"first scale", row_first_scale, 5e-6, 3e-2},
@@ -571,7 +685,7 @@ static const struct row {
     {"Dropout, Identity", row_dropout, 5e-6, 2e-2},
 };
 
-static struct device *device;
+static struct device *devices[2]; /* of one thread and of two */
 
 static double largest_difference(const double *want, const float *got, size_t n)
 {
@@ -624,14 +738,14 @@ static void test_row(void **state)
     const struct row *row = *state;
     struct device_info info;
 
-    device->backend->device_describe(device, &info);
+    devices[0]->backend->device_describe(devices[0], &info);
     for (uint64_t seed = 1; seed <= 12; seed++) {
         struct net t = {.r = {seed * 0x9E3779B97F4A7C15u}};
         struct network *net = NULL;
         int out = row->build(&t);
 
         if (graph_add_output(t.g, out, &t.err) < 0 ||
-            !(net = network_new(device, t.g, &t.err)))
+            !(net = network_new(devices[seed % 2], t.g, &t.err)))
             fail_msg("%s: %s", row->name, t.err.text);
         check(row, &t, net, 1, PRECISION_F32, true);
         check(row, &t, net, between(&t.r, 2, 5), PRECISION_F32, false);
@@ -648,8 +762,7 @@ static void test_table_complete(void **state)
 {
     (void)state;
     for (int op = 0; op < OP_COUNT; op++) {
-        bool found = op == OP_RESHAPE || op == OP_CONCAT ||
-                     op == OP_BATCH_NORM || op == OP_DROPOUT ||
+        bool found = op == OP_BATCH_NORM || op == OP_DROPOUT ||
                      op == OP_IDENTITY || op == OP_MAX;
 
         for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
@@ -660,20 +773,26 @@ static void test_table_complete(void **state)
     }
 }
 
-static int open_device(void **state)
+static int open_devices(void **state)
 {
-    struct device_options opt = {.n_threads = 2};
     struct error err;
 
     (void)state;
-    device = backend_cpu.device_open(&opt, &err);
-    return device ? 0 : -1;
+    for (int i = 0; i < 2; i++) {
+        const struct device_options opt = {.n_threads = i + 1};
+
+        devices[i] = backend_cpu.device_open(&opt, &err);
+        if (!devices[i])
+            return -1;
+    }
+    return 0;
 }
 
-static int close_device(void **state)
+static int close_devices(void **state)
 {
     (void)state;
-    device->backend->device_close(device);
+    for (int i = 0; i < 2; i++)
+        backend_cpu.device_close(devices[i]);
     return 0;
 }
 
@@ -692,6 +811,6 @@ int main(void)
     }
     tests[N].name = "every operator has a row";
     tests[N].test_func = test_table_complete;
-    return cmocka_run_group_tests_name("operators", tests, open_device,
-                                       close_device);
+    return cmocka_run_group_tests_name("operators", tests, open_devices,
+                                       close_devices);
 }
