@@ -4,6 +4,7 @@
 
 #include <math.h>
 
+#include "core/arch/arch.h"
 #include "core/face/detect_priv.h"
 #include "tests/data.h"
 
@@ -518,6 +519,64 @@ static void test_boxes(void **state)
     detect_candidates_fini(&c);
 }
 
+/* A convolution of the input, `side` pixels wide, as an output. */
+static void output_conv(struct graph *g, const char *name, int out, int side)
+{
+    const struct op op = {.type = OP_CONV,
+                          .u.conv = {.kernel = {side, side},
+                                     .stride = {1, 1},
+                                     .dilation = {1, 1},
+                                     .group = 1}};
+    const struct shape s = shape_of(4, out, 3, side, side);
+    struct error err;
+    int in[2] = {0, graph_add_weight(g, NULL, &s, NULL, &err)};
+
+    assert_true(
+        graph_add_output(g, graph_add_node(g, name, &op, in, 2, name, &err),
+                         &err) >= 0);
+}
+
+/* 27 x 27 cells of 64 x 64 pixels are right, but these look at every pixel,
+ * 38 wide, and give too few of other sizes. */
+static void test_wrong_cells(void **state)
+{
+    static const char *const names[] = {"mtcnn_rnet", "mtcnn_onet"};
+    struct model m[3] = {{.contract.kind = MODEL_PNET},
+                         {.contract.kind = MODEL_RNET},
+                         {.contract.kind = MODEL_ONET}};
+    struct error err = {0};
+    struct device *dev = data_device();
+    struct detector *d;
+    struct detect_scratch *s;
+    struct image *img = picture(300, 200, 1);
+    struct face *faces;
+    int n;
+
+    (void)state;
+    m[0].graph = graph_new(&err);
+    assert_int_equal(graph_add_input(m[0].graph, "x", 3, 0, 0, &err), 0);
+    output_conv(m[0].graph, "prob", 2, 38);
+    output_conv(m[0].graph, "box", 4, 38);
+    for (int i = 1; i < 3; i++)
+        m[i].graph = arch_new(names[i - 1], &(struct arch_options){0}, &err);
+    d = detector_new(dev, &m[0], &m[1], &m[2], &err);
+    if (!d)
+        fail_msg("%s", err.text);
+    s = detect_scratch_new(d, &err);
+    assert_non_null(s);
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(detect_faces(s, img, NULL, &faces, &n, &err), -1);
+        assert_int_equal(err.code, ERR_MODEL);
+        assert_non_null(strstr(err.text, "cells"));
+    }
+    image_free(img);
+    detect_scratch_free(s);
+    detector_free(d);
+    for (int i = 0; i < 3; i++)
+        graph_free(m[i].graph);
+    dev->backend->device_close(dev);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_reduce),
@@ -530,6 +589,7 @@ int main(void)
                                        cmocka_unit_test(test_noise),
                                        cmocka_unit_test(test_options),
                                        cmocka_unit_test(test_repeatable),
-                                       cmocka_unit_test(test_wrong_models)};
+                                       cmocka_unit_test(test_wrong_models),
+                                       cmocka_unit_test(test_wrong_cells)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

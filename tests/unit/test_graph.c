@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <limits.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,7 +88,11 @@ struct rule {
     }
 #define POOL(k, s, p)                                                          \
     {                                                                          \
-        .type = OP_MAX_POOL, .u.pool = { {k, k}, {s, s}, {p, p, p, p} }        \
+        .type = OP_MAX_POOL, .u.pool = {                                       \
+            .kernel = {k, k},                                                  \
+            .stride = {s, s},                                                  \
+            .pad = {p, p, p, p}                                                \
+        }                                                                      \
     }
 #define AXIS(t, ...)                                                           \
     {                                                                          \
@@ -185,25 +190,33 @@ static const struct rule rules[] = {
      {S4(1, 3, 4, 5), S1(3)},
      S4(1, 3, 4, 5)},
     {"add, no channels", {.type = OP_ADD}, 2, {S4(1, 3, 4, 5), S1(5)}, {0}},
-    {"concat", AXIS(OP_CONCAT, 1), 2, {S2(2, 3), S2(2, 4)}, S2(2, 7)},
-    {"concat, batch axis", AXIS(OP_CONCAT, 0), 2, {S2(2, 3), S2(2, 3)}, {0}},
-    {"concat, axis 7", AXIS(OP_CONCAT, 7), 2, {S2(2, 3), S2(2, 3)}, {0}},
+    {"concat", AXIS(OP_CONCAT, 1, 0, 0, 0), 2, {S2(2, 3), S2(2, 4)}, S2(2, 7)},
+    {"concat, batch axis",
+     AXIS(OP_CONCAT, 0, 0, 0, 0),
+     2,
+     {S2(2, 3), S2(2, 3)},
+     {0}},
+    {"concat, axis 7",
+     AXIS(OP_CONCAT, 7, 0, 0, 0),
+     2,
+     {S2(2, 3), S2(2, 3)},
+     {0}},
     {"concat, other rank",
-     AXIS(OP_CONCAT, 1),
+     AXIS(OP_CONCAT, 1, 0, 0, 0),
      2,
      {S2(2, 3), S4(2, 3, 1, 1)},
      {0}},
     {"concat, too long",
-     AXIS(OP_CONCAT, 1),
+     AXIS(OP_CONCAT, 1, 0, 0, 0),
      2,
      {S2(1, 1 << 24), S2(1, 1)},
      {0}},
-    {"slice", AXIS(OP_SLICE, 1, 2, 3), 1, {S2(2, 5)}, S2(2, 3)},
-    {"slice over the end", AXIS(OP_SLICE, 1, 3, 3), 1, {S2(2, 5)}, {0}},
-    {"slice, wrapping", AXIS(OP_SLICE, 1, 1, INT_MAX), 1, {S2(2, 5)}, {0}},
-    {"slice before the start", AXIS(OP_SLICE, 1, -1, 2), 1, {S2(2, 5)}, {0}},
-    {"softmax, axis", AXIS(OP_SOFTMAX, 2), 1, {S2(2, 5)}, {0}},
-    {"softmax, axis -1", AXIS(OP_SOFTMAX, -1), 1, {S2(2, 5)}, {0}},
+    {"slice", AXIS(OP_SLICE, 1, 2, 3, 0), 1, {S2(2, 5)}, S2(2, 3)},
+    {"slice over the end", AXIS(OP_SLICE, 1, 3, 3, 0), 1, {S2(2, 5)}, {0}},
+    {"slice, wrapping", AXIS(OP_SLICE, 1, 1, INT_MAX, 0), 1, {S2(2, 5)}, {0}},
+    {"slice before the start", AXIS(OP_SLICE, 1, -1, 2, 0), 1, {S2(2, 5)}, {0}},
+    {"softmax, axis", AXIS(OP_SOFTMAX, 2, 0, 0, 0), 1, {S2(2, 5)}, {0}},
+    {"softmax, axis -1", AXIS(OP_SOFTMAX, -1, 0, 0, 0), 1, {S2(2, 5)}, {0}},
     {"norm of power 3", AXIS(OP_LP_NORM, 1, 0, 0, 3), 1, {S2(2, 5)}, {0}},
     {"pool", POOL(3, 2, 1), 1, {S4(2, 3, 9, 8)}, S4(2, 3, 5, 4)},
     {"pool, all padding", POOL(2, 1, 2), 1, {S4(2, 3, 9, 8)}, {0}},
@@ -570,6 +583,68 @@ static void test_outputs(void **state)
     graph_free(g);
 }
 
+/* Plans of one network made and run by many threads at once. */
+struct planner {
+    struct network *net;
+    float first;
+    bool ok;
+};
+
+static void *plan_and_run(void *arg)
+{
+    struct planner *t = arg;
+    struct plan_options opt = {.n = 1};
+    struct error e;
+
+    for (int turn = 1; turn <= 8; turn++) {
+        struct plan *p;
+
+        opt.h = opt.w = 8 + turn;
+        p = graph_plan(t->net, &opt, &e);
+        if (!p)
+            return NULL;
+        for (int i = 0; i < opt.h * opt.w; i++)
+            plan_input(p)[i] = 1;
+        t->ok = !graph_forward(p, &e) && plan_output(p, 0)[0] == t->first;
+        plan_free(p);
+        if (!t->ok)
+            return NULL;
+    }
+    return NULL;
+}
+
+static void test_threads(void **state)
+{
+    enum {
+        N = 4
+    };
+    struct graph *g = with_input(1, 0, 0);
+    int w = weight(g, 4, 20, 1, 3, 3), slope = weight(g, 1, 1, 0, 0, 0);
+    struct planner planners[N];
+    pthread_t threads[N];
+    struct network *net;
+
+    for (int i = 0; i < 20 * 9; i++)
+        g->values[w].data[i] = -1;
+    g->values[slope].data[0] = 0.5f;
+    graph_add_output(g,
+                     node(g, (struct op){.type = OP_PRELU}, 2,
+                          node(g, conv_op(3, 1), 2, 0, w), slope),
+                     &err);
+    net = load(*state, g);
+    for (int i = 0; i < N; i++) {
+        planners[i] = (struct planner){.net = net, .first = -4.5f};
+        assert_int_equal(
+            pthread_create(&threads[i], NULL, plan_and_run, &planners[i]), 0);
+    }
+    for (int i = 0; i < N; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < N; i++)
+        assert_true(planners[i].ok);
+    network_free(net);
+    graph_free(g);
+}
+
 static int open_device(void **state)
 {
     struct device_options opt = {.n_threads = 1};
@@ -597,6 +672,7 @@ int main(void)
         cmocka_unit_test(test_fuse_refuses),
         cmocka_unit_test(test_plan_memory),
         cmocka_unit_test(test_outputs),
+        cmocka_unit_test(test_threads),
     };
 
     return cmocka_run_group_tests_name("graph", tests, open_device,
