@@ -384,7 +384,7 @@ def _(ctx):
     assert keys["admin"] not in d.text(), "a key is in the log"
 
 
-@case("many wrong keys are slowed down")
+@case("many wrong keys are slowed down, a good one passes all the same")
 def _(ctx):
     with Daemon(models(ctx), "--keys-file", key_file(ctx)[0], "--no-loopback-without-keys",
                 "--max-auth-failures", "5") as d:
@@ -392,6 +392,12 @@ def _(ctx):
         assert [a.status for a in got[:5]] == [401] * 5, got
         a = expect(got[-1], 429, "too_many_requests")
         assert int(a.headers["Retry-After"]) >= 1
+        good = {"X-Api-Key": key_file(ctx)[1]["verify"]}
+        assert d.request("GET", "/info", headers=good).status == 200
+        expect(d.request("GET", "/galleries", headers=good), 403, "forbidden")
+        expect(d.get("/info"), 401, "unauthorized")
+        expect(d.request("GET", "/info", headers={"X-Api-Key": "w9"}), 429, "too_many_requests")
+        assert d.text().count("event=wrong_key") == 5, "a blocked address fills the log"
 
 
 @case("a public address without keys is refused at start")
