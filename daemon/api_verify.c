@@ -20,7 +20,7 @@ static const struct form_field fields[] = {
 
 struct verify {
     struct form form;
-    const char *names[2]; /* "image1", "image2"; or "image" */
+    const char *names[2]; /* "image1", "image2"; or "image", "subject" */
     int n;
     struct form_photo photos[2];
 };
@@ -51,11 +51,15 @@ static int check(struct verify *v, struct error *err)
                          "fields are missing: image1 and image2, or image and "
                          "subject");
     v->names[0] = pair ? "image1" : "image";
-    v->names[1] = "image2";
+    v->names[1] = pair ? "image2" : "subject";
     v->n = pair ? 2 : 1;
     if (form_need(f, v->names[0], err) != 0)
         return -1;
-    return form_need(f, pair ? "image2" : "subject", err);
+    if (!pair && !form_given(f, "subject"))
+        return error_set(err, ERR_BAD_FIELD,
+                         "field 'subject' is missing: image goes with subject, "
+                         "two photos are image1 and image2");
+    return form_need(f, v->names[1], err);
 }
 
 int api_verify_prepare(struct job *job, struct error *err)

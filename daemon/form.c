@@ -87,6 +87,14 @@ static int put_base64(struct job *job, struct form *f, int i, const char *text,
 
     if (!image)
         return -1;
+    if (len > 7 && (strncasecmp(text, "http://", 7) == 0 ||
+                    strncasecmp(text, "https://", 8) == 0)) {
+        error_set(err, ERR_BAD_BASE64,
+                  "%s: addresses are not fetched; send the photo itself, in "
+                  "base64",
+                  name);
+        goto fail;
+    }
     if (len > 5 && strncasecmp(text, "data:", 5) == 0) {
         const char *comma = memchr(text, ',', len < 128 ? len : 128);
         if (!comma || comma - text < 12 ||
@@ -121,7 +129,8 @@ static int put_image_part(struct job *job, struct form *f, int i,
         return put_image(f, i, part->data, part->len, err) ? 0 : -1;
     if (put_base64(job, f, i, text, part->len, err) == 0)
         return 0;
-    if (err->code == ERR_BAD_BASE64 && part->len < 256)
+    if (err->code == ERR_BAD_BASE64 && part->len < 256 &&
+        strncasecmp(text, "http", 4) != 0)
         error_set(err, ERR_BAD_BASE64,
                   "%s holds text that is neither an image nor base64; with "
                   "curl write -F %s=@FILE",

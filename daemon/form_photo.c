@@ -57,6 +57,11 @@ static void read_one(void *ctx, int i, struct detect_scratch *scratch)
                    &p->photo, &p->err) == 0) {
         p->err.code = ERR_NONE;
     } else {
+        if (p->err.code == ERR_MANY_FACES)
+            error_set(&p->err, ERR_MANY_FACES,
+                      "%d faces were found in the photo, one is wanted; "
+                      "faces=largest takes the largest",
+                      p->photo.n_faces);
         if (image->index >= 0)
             error_context(&p->err, "%s %d", image->field, image->index);
         else

@@ -158,7 +158,8 @@ def _(ctx):
     a = expect(d.post("/verify", pair), 200)
     largest = expect(d.post("/detect", photo("group1")), 200).json["faces"][0]
     assert a.json["faces"]["image1"]["box"] == largest["box"]
-    expect(d.post("/verify", pair + [("faces", "single")]), 422, "many_faces", image="image1")
+    a = expect(d.post("/verify", pair + [("faces", "single")]), 422, "many_faces", image="image1")
+    assert "faces=largest" in a.json["detail"], repr(a)
 
 
 @case("EXIF orientation turns the photo upright")
