@@ -19,7 +19,7 @@ static const struct form_field embed_fields[] = {
 
 struct look {
     struct form form;
-    struct photo photo;
+    struct form_photo look;
 };
 
 static void look_free(void *state)
@@ -27,7 +27,7 @@ static void look_free(void *state)
     struct look *l = state;
 
     form_fini(&l->form);
-    photo_fini(&l->photo);
+    photo_fini(&l->look.photo);
     free(l);
 }
 
@@ -43,6 +43,7 @@ static struct look *look_new(struct job *job, const struct form_field *fields,
     if (form_read(job, fields, &l->form, err) != 0 ||
         form_need(&l->form, "image", err) != 0)
         return NULL;
+    l->look.image = form_image(&l->form, "image");
     return l;
 }
 
@@ -54,8 +55,9 @@ static json_t *look_json(struct job *job, bool embeddings)
     int dim = job->server->model->contract.dim;
     json_t *faces = json_array();
 
-    for (int i = 0; faces && i < l->photo.n_chips; i++) {
-        json_t *row = api_face_json(&l->photo.chips[i].face), *values = NULL;
+    for (int i = 0; faces && i < l->look.photo.n_chips; i++) {
+        json_t *row = api_face_json(&l->look.photo.chips[i].face),
+               *values = NULL;
         int rc = row ? 0 : -1;
 
         if (rc == 0 && embeddings) {
@@ -74,9 +76,10 @@ static json_t *look_json(struct job *job, bool embeddings)
             faces = NULL;
         }
     }
-    return json_pack("{s:i, s:i, s:i, s:o, s:o}", "width", l->photo.width,
-                     "height", l->photo.height, "faces_found", l->photo.n_faces,
-                     "faces", faces, "timings_ms", api_timings_json(job));
+    return json_pack("{s:i, s:i, s:i, s:o, s:o}", "width", l->look.photo.width,
+                     "height", l->look.photo.height, "faces_found",
+                     l->look.photo.n_faces, "faces", faces, "timings_ms",
+                     api_timings_json(job));
 }
 
 int api_detect_prepare(struct job *job, struct error *err)
@@ -85,8 +88,7 @@ int api_detect_prepare(struct job *job, struct error *err)
 
     if (!l)
         return -1;
-    if (form_photo(job, form_image(&l->form, "image"), FACE_ALL, PHOTO_NO_CHIPS,
-                   &l->photo, err) != 0 &&
+    if (form_photos(job, &l->look, 1, FACE_ALL, PHOTO_NO_CHIPS, err) != 0 &&
         err->code != ERR_NO_FACE) /* an empty list is an answer here */
         return -1;
     return 0;
@@ -107,11 +109,10 @@ int api_embed_prepare(struct job *job, struct error *err)
     if (!l)
         return -1;
     choice = api_choice(form_text(&l->form, "faces"), FACE_LARGEST);
-    if (form_photo(job, form_image(&l->form, "image"), choice, 0, &l->photo,
-                   err) != 0)
+    if (form_photos(job, &l->look, 1, choice, 0, err) != 0)
         return -1;
-    for (int i = 0; i < l->photo.n_chips; i++)
-        if (job_add_chip(job, l->photo.chips[i].input, err) != 0)
+    for (int i = 0; i < l->look.photo.n_chips; i++)
+        if (job_add_chip(job, l->look.photo.chips[i].input, err) != 0)
             return -1;
     return 0;
 }

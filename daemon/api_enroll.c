@@ -20,10 +20,9 @@ enum {
     IDEM_KEY_MAX = 128
 };
 
-/* An image whose face is there, and where it came from. */
+/* An image whose face is there, and the id that it was stored with. */
 struct example {
-    struct photo photo;
-    int index;
+    const struct form_photo *from;
     int64_t id;
 };
 
@@ -31,13 +30,9 @@ struct enroll {
     struct form form;
     const char *idem_key;
     uint8_t digest[CRYPTO_SHA256_LEN];
+    struct form_photo photos[FORM_MAX_IMAGES]; /* of every image */
     struct example examples[FORM_MAX_IMAGES];
     int n;
-    struct {
-        int index;
-        struct error err;
-    } failed[FORM_MAX_IMAGES];
-    int n_failed;
 };
 
 static void enroll_free(void *state)
@@ -46,7 +41,7 @@ static void enroll_free(void *state)
 
     form_fini(&e->form);
     for (int i = 0; i < FORM_MAX_IMAGES; i++)
-        photo_fini(&e->examples[i].photo);
+        photo_fini(&e->photos[i].photo);
     free(e);
 }
 
@@ -70,42 +65,29 @@ static int read_key(struct job *job, struct enroll *e, struct error *err)
 
 /* A fault of the moment must fail the request, not an image: the same
  * request a minute later would be answered otherwise. */
-static bool is_of_image(enum error_code code)
-{
-    return error_status(code) < 500 && !error_retryable(code);
-}
-
 static int read_images(struct job *job, struct enroll *e, struct error *err)
 {
     const struct config *config = atomic_load(&job->server->config);
     const struct form *f = &e->form;
     enum face_choice choice = api_choice(form_text(f, "faces"), FACE_SINGLE);
+    unsigned flags = PHOTO_EACH | (config->keep_crops ? PHOTO_KEEP : 0);
 
+    for (int i = 0; i < f->n_images; i++)
+        e->photos[i].image = &f->images[i];
+    if (form_photos(job, e->photos, f->n_images, choice, flags, err) != 0)
+        return -1;
     for (int i = 0; i < f->n_images; i++) {
-        struct photo *photo = &e->examples[e->n].photo;
-        if (request_cancelled(job->req))
-            return error_set(err, ERR_DEADLINE,
-                             "the answer was not ready in time");
-        if (form_photo(job, &f->images[i], choice,
-                       config->keep_crops ? PHOTO_KEEP : 0, photo, err) == 0) {
-            e->examples[e->n++].index = i;
-            if (job_add_chip(job, photo->chips[0].input, err) != 0)
-                return -1;
+        const struct form_photo *p = &e->photos[i];
+        if (p->err.code != ERR_NONE)
             continue;
-        }
-        photo_fini(photo);
-        if (!is_of_image(err->code))
+        e->examples[e->n++].from = p;
+        if (job_add_chip(job, p->photo.chips[0].input, err) != 0)
             return -1;
-        e->failed[e->n_failed].index = i;
-        e->failed[e->n_failed++].err = *err;
     }
-    if (e->n > 0) {
-        job->error_image[0] = '\0';
-        job->error_index = -1;
+    if (e->n > 0)
         return 0;
-    }
-    *err = e->failed[0].err;
-    job->error_index = e->failed[0].index;
+    form_blame(job, e->photos[0].image);
+    *err = e->photos[0].err;
     return -1;
 }
 
@@ -127,7 +109,7 @@ int api_enroll_prepare(struct job *job, struct error *err)
 static void fill_face(const struct job *job, const struct enroll *e, int i,
                       struct store_new_face *out)
 {
-    const struct chip *chip = &e->examples[i].photo.chips[0];
+    const struct chip *chip = &e->examples[i].from->photo.chips[0];
     const struct box *b = &chip->face.box, *in = &chip->inner.box;
 
     *out = (struct store_new_face){
@@ -214,10 +196,11 @@ static json_t *faces_json(struct job *job, const struct enroll *e,
 
     for (int i = 0; list && i < e->n; i++) {
         const struct example *x = &e->examples[i];
-        json_t *row = api_photo_json(&x->photo);
+        json_t *row = api_photo_json(&x->from->photo);
         int rc = json_object_set_new(row, "id", json_integer(x->id));
 
-        rc |= json_object_set_new(row, "index", json_integer(x->index));
+        rc |= json_object_set_new(row, "index",
+                                  json_integer(x->from->image->index));
         if (rc == 0)
             rc = warn(job, e, i, row, warnings);
         if (rc != 0)
@@ -234,12 +217,14 @@ static json_t *errors_json(const struct enroll *e)
 {
     json_t *list = json_array();
 
-    for (int i = 0; list && i < e->n_failed; i++) {
-        const struct error *err = &e->failed[i].err;
-        if (append(list,
-                   json_pack("{s:i, s:s, s:s}", "index", e->failed[i].index,
-                             "code", error_wire(err->code), "detail",
-                             err->text)) != 0) {
+    for (int i = 0; list && i < e->form.n_images; i++) {
+        const struct error *err = &e->photos[i].err;
+        if (err->code == ERR_NONE)
+            continue;
+        if (append(list, json_pack("{s:i, s:s, s:s}", "index",
+                                   e->photos[i].image->index, "code",
+                                   error_wire(err->code), "detail",
+                                   err->text)) != 0) {
             json_decref(list);
             return NULL;
         }

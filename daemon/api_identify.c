@@ -18,7 +18,7 @@ enum {
 
 struct identify {
     struct form form;
-    struct photo photo;
+    struct form_photo look;
 };
 
 static void identify_free(void *state)
@@ -26,7 +26,7 @@ static void identify_free(void *state)
     struct identify *q = state;
 
     form_fini(&q->form);
-    photo_fini(&q->photo);
+    photo_fini(&q->look.photo);
     free(q);
 }
 
@@ -43,11 +43,11 @@ int api_identify_prepare(struct job *job, struct error *err)
         form_need(&q->form, "image", err) != 0)
         return -1;
     choice = api_choice(form_text(&q->form, "faces"), FACE_LARGEST);
-    if (form_photo(job, form_image(&q->form, "image"), choice, 0, &q->photo,
-                   err) != 0)
+    q->look.image = form_image(&q->form, "image");
+    if (form_photos(job, &q->look, 1, choice, 0, err) != 0)
         return -1;
-    for (int i = 0; i < q->photo.n_chips; i++)
-        if (job_add_chip(job, q->photo.chips[i].input, err) != 0)
+    for (int i = 0; i < q->look.photo.n_chips; i++)
+        if (job_add_chip(job, q->look.photo.chips[i].input, err) != 0)
             return -1;
     return 0;
 }
@@ -78,8 +78,8 @@ static json_t *faces_json(struct job *job, const char *gallery,
     json_t *list = json_array();
 
     error_set(err, ERR_NOMEM, "no memory for the answer");
-    for (int i = 0; hits && list && i < q->photo.n_chips; i++) {
-        json_t *row = api_face_json(&q->photo.chips[i].face);
+    for (int i = 0; hits && list && i < q->look.photo.n_chips; i++) {
+        json_t *row = api_face_json(&q->look.photo.chips[i].face);
         int n = api_search(job->server, gallery, job_embedding(job, i),
                            threshold, limit, hits, err);
         int rc = n < 0 ? -1
@@ -129,7 +129,8 @@ int api_identify_finish(struct job *job, struct error *err)
                          "faces", faces, "gallery", gallery, "threshold",
                          api_real(threshold, 6), "metric", "l2_squared",
                          "model", api_model_json(job->server), "faces_found",
-                         q->photo.n_faces, "width", q->photo.width, "height",
-                         q->photo.height, "timings_ms", api_timings_json(job)));
+                         q->look.photo.n_faces, "width", q->look.photo.width,
+                         "height", q->look.photo.height, "timings_ms",
+                         api_timings_json(job)));
     return 0;
 }

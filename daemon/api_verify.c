@@ -20,9 +20,9 @@ static const struct form_field fields[] = {
 
 struct verify {
     struct form form;
-    const char *names[2]; /* "image1", "image2"; or "image" */
+    const char *names[2]; /* "image1", "image2"; or "image", "subject" */
     int n;
-    struct photo photos[2];
+    struct form_photo photos[2];
 };
 
 static void verify_free(void *state)
@@ -31,7 +31,7 @@ static void verify_free(void *state)
 
     form_fini(&v->form);
     for (int i = 0; i < 2; i++)
-        photo_fini(&v->photos[i]);
+        photo_fini(&v->photos[i].photo);
     free(v);
 }
 
@@ -51,11 +51,15 @@ static int check(struct verify *v, struct error *err)
                          "fields are missing: image1 and image2, or image and "
                          "subject");
     v->names[0] = pair ? "image1" : "image";
-    v->names[1] = "image2";
+    v->names[1] = pair ? "image2" : "subject";
     v->n = pair ? 2 : 1;
     if (form_need(f, v->names[0], err) != 0)
         return -1;
-    return form_need(f, pair ? "image2" : "subject", err);
+    if (!pair && !form_given(f, "subject"))
+        return error_set(err, ERR_BAD_FIELD,
+                         "field 'subject' is missing: image goes with subject, "
+                         "two photos are image1 and image2");
+    return form_need(f, v->names[1], err);
 }
 
 int api_verify_prepare(struct job *job, struct error *err)
@@ -70,12 +74,13 @@ int api_verify_prepare(struct job *job, struct error *err)
     if (form_read(job, fields, &v->form, err) != 0 || check(v, err) != 0)
         return -1;
     choice = api_choice(form_text(&v->form, "faces"), FACE_LARGEST);
-    for (int i = 0; i < v->n; i++) {
-        const struct form_image *image = form_image(&v->form, v->names[i]);
-        if (form_photo(job, image, choice, 0, &v->photos[i], err) != 0 ||
-            job_add_chip(job, v->photos[i].chips[0].input, err) != 0)
+    for (int i = 0; i < v->n; i++)
+        v->photos[i].image = form_image(&v->form, v->names[i]);
+    if (form_photos(job, v->photos, v->n, choice, 0, err) != 0)
+        return -1;
+    for (int i = 0; i < v->n; i++)
+        if (job_add_chip(job, v->photos[i].photo.chips[0].input, err) != 0)
             return -1;
-    }
     return 0;
 }
 
@@ -86,7 +91,7 @@ static json_t *answer(struct job *job, const struct verify *v, double distance,
 
     for (int i = 0; i < v->n; i++) {
         if (json_object_set_new(faces, v->names[i],
-                                api_photo_json(&v->photos[i])) != 0) {
+                                api_photo_json(&v->photos[i].photo)) != 0) {
             json_decref(faces);
             return NULL;
         }

@@ -87,6 +87,14 @@ static int put_base64(struct job *job, struct form *f, int i, const char *text,
 
     if (!image)
         return -1;
+    if (len > 7 && (strncasecmp(text, "http://", 7) == 0 ||
+                    strncasecmp(text, "https://", 8) == 0)) {
+        error_set(err, ERR_BAD_BASE64,
+                  "%s: addresses are not fetched; send the photo itself, in "
+                  "base64",
+                  name);
+        goto fail;
+    }
     if (len > 5 && strncasecmp(text, "data:", 5) == 0) {
         const char *comma = memchr(text, ',', len < 128 ? len : 128);
         if (!comma || comma - text < 12 ||
@@ -104,8 +112,7 @@ static int put_base64(struct job *job, struct form *f, int i, const char *text,
     }
     error_context(err, "%s", name);
 fail:
-    snprintf(job->error_image, sizeof(job->error_image), "%s", name);
-    job->error_index = image->index;
+    form_blame(job, image);
     return -1;
 }
 
@@ -122,7 +129,8 @@ static int put_image_part(struct job *job, struct form *f, int i,
         return put_image(f, i, part->data, part->len, err) ? 0 : -1;
     if (put_base64(job, f, i, text, part->len, err) == 0)
         return 0;
-    if (err->code == ERR_BAD_BASE64 && part->len < 256)
+    if (err->code == ERR_BAD_BASE64 && part->len < 256 &&
+        strncasecmp(text, "http", 4) != 0)
         error_set(err, ERR_BAD_BASE64,
                   "%s holds text that is neither an image nor base64; with "
                   "curl write -F %s=@FILE",
@@ -343,40 +351,4 @@ int form_digest(const struct job *job, uint8_t out[CRYPTO_SHA256_LEN],
         rc = crypto_sha256(sums, (size_t)k * sizeof(*sums), out, err);
     free(sums);
     return rc;
-}
-
-/* --- photos ------------------------------------------------------------ */
-
-int form_photo(struct job *job, const struct form_image *image,
-               enum face_choice choice, unsigned flags, struct photo *out,
-               struct error *err)
-{
-    const struct server *s = job->server;
-    struct face_options opt = s->photo;
-    const struct contract *contract =
-        flags & PHOTO_NO_CHIPS ? NULL : &s->model->contract;
-    int rc;
-
-    opt.choice = choice;
-    opt.keep = (flags & PHOTO_KEEP) != 0;
-    work_beat();
-    rc = photo_read(job->scratch, contract, image->data, image->len, &opt, out,
-                    err);
-    job->decode_us += out->decode_us;
-    job->detect_us += out->detect_us;
-    job->align_us += out->align_us;
-    stats_observe(STATS_DECODE, (double)out->decode_us / 1e6);
-    if (out->width > 0)
-        stats_observe(STATS_DETECT, (double)out->detect_us / 1e6);
-    if (out->n_chips > 0)
-        stats_observe(STATS_ALIGN, (double)out->align_us / 1e6);
-    if (rc == 0)
-        return 0;
-    snprintf(job->error_image, sizeof(job->error_image), "%s", image->field);
-    job->error_index = image->index;
-    if (image->index >= 0)
-        error_context(err, "%s %d", image->field, image->index);
-    else
-        error_context(err, "%s", image->field);
-    return -1;
 }

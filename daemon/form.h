@@ -76,15 +76,26 @@ int form_digest(const struct job *job, uint8_t out[CRYPTO_SHA256_LEN],
                 struct error *err);
 
 enum {
-    PHOTO_KEEP = 1,    /* also kept crops */
-    PHOTO_NO_CHIPS = 2 /* detect only */
+    PHOTO_KEEP = 1,     /* also kept crops */
+    PHOTO_NO_CHIPS = 2, /* detect only */
+    PHOTO_EACH = 4      /* one that cannot be used does not fail the others */
 };
 
-/* Decode, detect, align one image with the server's limits and the job's
- * scratch, and count the time. An error names the image, in its text and in
- * the job. photo_fini *out in any case. */
-int form_photo(struct job *job, const struct form_image *image,
-               enum face_choice choice, unsigned flags, struct photo *out,
-               struct error *err);
+/* An image of the form and what was read from it. */
+struct form_photo {
+    const struct form_image *image;
+    struct photo photo; /* photo_fini it in any case */
+    struct error err;   /* why not, naming the image; ERR_NONE: it was read */
+};
+
+/* Decode, detect, align n images with the server's limits, side by side where
+ * work threads are idle, and count the time. -1: with the error of the first
+ * that failed, its image named in the job too; with PHOTO_EACH only a fault of
+ * the moment fails them all, what is wrong with one image is left in its
+ * err. */
+int form_photos(struct job *job, struct form_photo *photos, int n,
+                enum face_choice choice, unsigned flags, struct error *err);
+/* The error that the job will answer is about this image. */
+void form_blame(struct job *job, const struct form_image *image);
 
 #endif

@@ -171,12 +171,12 @@ json_t *form_parse_json(const char *text, size_t len, const char *what,
         return NULL;
     json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
     if (!json)
-        return error_null(err, ERR_BAD_JSON, "%s: %.120s, line %d column %d",
-                          what, why.text, why.line, why.column);
+        return error_null(err, ERR_BAD_JSON,
+                          "%s is not JSON: %.100s, line %d column %d", what,
+                          why.text, why.line, why.column);
     if (!json_is_object(json)) {
         json_decref(json);
-        return error_null(err, ERR_BAD_JSON, "%s: a JSON object is wanted",
-                          what);
+        return error_null(err, ERR_BAD_JSON, "%s is not a JSON object", what);
     }
     return json;
 }

@@ -279,6 +279,14 @@ static bool stop_in_time(struct http *h)
     return false;
 }
 
+void http_conn_hurry(struct conn *conn, int64_t now_us)
+{
+    int64_t last = now_us + HTTP_LAST_MS * 1000;
+
+    if (conn->h->stopping && conn->deadline_us > last)
+        conn->deadline_us = last;
+}
+
 void http_stop(struct http *h, int drain_ms)
 {
     int64_t now = http_now_us();
@@ -291,6 +299,8 @@ void http_stop(struct http *h, int drain_ms)
     for (struct conn *c = h->conns; c; c = c->next) {
         if (c->phase == CONN_IDLE)
             shutdown(c->fd, SHUT_RDWR);
+        else if (c->phase == CONN_HEADERS || c->phase == CONN_BODY)
+            http_conn_hurry(c, now);
     }
     pthread_mutex_unlock(&h->lock);
     wake_keeper(h);

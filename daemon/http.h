@@ -66,8 +66,9 @@ struct http_options {
 struct http *http_start(const struct http_options *opt,
                         const struct http_calls *calls, int *port,
                         struct error *err);
-/* Stop accepting, answer what is in flight for up to drain_ms, answer the
- * rest 503 stopping, close: drain_ms + 4 s at most. h is gone for the caller,
+/* Stop accepting, cut off what has not arrived after 1 s, answer what is in
+ * flight for up to drain_ms, answer the rest 503 stopping, close: drain_ms +
+ * 4 s at most. h is gone for the caller,
  * but requests still referenced stay readable. Thread: main. NULL is fine. */
 void http_stop(struct http *h, int drain_ms);
 /* Certificate and key are read again (SIGHUP); the old stay on failure. */

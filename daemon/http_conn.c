@@ -33,9 +33,12 @@ static struct conn *conn_of(struct MHD_Connection *mhd)
 
 static void set_phase(struct conn *conn, enum conn_phase phase, int64_t ms)
 {
+    int64_t now = http_now_us();
+
     pthread_mutex_lock(&conn->h->lock);
     conn->phase = phase;
-    conn->deadline_us = http_now_us() + ms * 1000;
+    conn->deadline_us = now + ms * 1000;
+    http_conn_hurry(conn, now);
     pthread_mutex_unlock(&conn->h->lock);
 }
 
@@ -182,6 +185,7 @@ static void *on_line(void *cls, const char *uri, struct MHD_Connection *mhd)
     if (conn->phase == CONN_IDLE || head_us < conn->deadline_us)
         conn->deadline_us = head_us;
     conn->phase = CONN_HEADERS;
+    http_conn_hurry(conn, req->start_us);
     pthread_mutex_unlock(&h->lock);
     return req;
 }
@@ -482,8 +486,14 @@ static int end_status(const struct request *req,
         return 408;
     if (req->gone || how != MHD_REQUEST_TERMINATED_WITH_ERROR)
         return 499;
-    /* Too much to discard, or the library has refused it by itself. */
-    return req->step == STEP_DISCARD ? error_status(req->refusal.code) : 400;
+    if (req->step == STEP_DISCARD) /* too much of it */
+        return error_status(req->refusal.code);
+    /* The library itself refuses heads and chunks. In a body of known length
+     * there is nothing to refuse: it calls it an error when the client's last
+     * bytes and its end come together. */
+    return req->step == STEP_HEAD || (req->step == STEP_BODY && req->chunked)
+               ? 400
+               : 499;
 }
 
 /* The exchange is over, well or not; the connection may go on. */

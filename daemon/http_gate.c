@@ -250,7 +250,8 @@ int http_gate_query(char *text, struct http_pair *pairs, int max,
         for (int i = 0; i < n; i++) {
             if (strcmp(pairs[i].name, arg) == 0)
                 return error_set(err, ERR_BAD_REQUEST,
-                                 "a query argument is given twice");
+                                 "the query argument '%.40s' is given twice",
+                                 arg);
         }
         pairs[n].name = arg;
         pairs[n++].value = value;
@@ -329,10 +330,15 @@ int http_gate_media(struct request *req, struct error *err)
             req->kind = media[i].kind;
     }
     if (req->kind == BODY_NONE)
-        return error_set(err, ERR_MEDIA_TYPE,
-                         "Content-Type must be multipart/form-data, "
-                         "application/json, image/jpeg, image/png, image/webp "
-                         "or application/octet-stream");
+        return error_set(
+            err, ERR_MEDIA_TYPE,
+            strncasecmp(type, "application/x-www-form", 22) == 0
+                ? "photos are not sent URL-encoded: send "
+                  "multipart/form-data (curl -F "
+                  "image=@FILE) or application/json"
+                : "Content-Type must be multipart/form-data, "
+                  "application/json, image/jpeg, image/png, image/webp "
+                  "or application/octet-stream");
     if (req->kind == BODY_JSON &&
         (parameter(type, "charset", charset, sizeof(charset)) < 0 ||
          (strcasecmp(charset, "utf-8") != 0 &&

@@ -32,7 +32,8 @@ enum {
     HTTP_MAX_EXTRA = 8,        /* headers added to an answer */
     HTTP_POOL = 32 * 1024,     /* bytes a connection may use for its head */
     HTTP_MAX_DRAINS = 64,
-    HTTP_DISCARD = 1024 * 1024 /* bytes read only to be thrown away */
+    HTTP_DISCARD = 1024 * 1024, /* bytes read only to be thrown away */
+    HTTP_LAST_MS = 1000         /* while stopping: for what is on its way */
 };
 
 struct http_pair {
@@ -164,6 +165,9 @@ struct request {
 };
 
 int64_t http_now_us(void);
+/* While stopping what is still arriving gets HTTP_LAST_MS at most. Under the
+ * lock. */
+void http_conn_hurry(struct conn *conn, int64_t now_us);
 void http_ref(struct http *h);
 void http_unref(struct http *h);
 

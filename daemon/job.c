@@ -154,7 +154,7 @@ static void embedded(void *ctx, const struct error *err)
     /* There is room: see the head of this file. The queue is closed only
      * after the batch. */
     if (!queue_push(job->server->work, job, true))
-        job_work(job, NULL);
+        job_work(job);
 }
 
 /* After success the job belongs to the batch. */
@@ -187,18 +187,16 @@ static int finish(struct job *job, struct error *err)
     return job->route->finish(job, err);
 }
 
-void job_work(struct job *job, struct detect_scratch *scratch)
+void job_work(struct job *job)
 {
     struct error err = {.code = ERR_NONE};
     int64_t began = server_now_us();
     int rc;
 
     if (job->stage == JOB_PREPARE) {
-        job->scratch = scratch;
         rc = not_gone(job, &err);
         if (rc == 0 && job->route->prepare)
             rc = job->route->prepare(job, &err);
-        job->scratch = NULL;
         job->spent_us += server_now_us() - began;
         if (rc == 0 && job->n_chips > 0) {
             if (embed(job, &err) == 0)
@@ -236,7 +234,7 @@ void job_start(struct job *job)
         return;
     }
     if (job->route->now) {
-        job_work(job, NULL);
+        job_work(job);
     } else if (!queue_push(s->work, job, !job->route->prepare)) {
         error_set(&err, ERR_STOPPING, "the daemon is stopping");
         answer_error(job, &err);

@@ -34,8 +34,6 @@ struct job {
     unsigned rights; /* KEYS_* bits of the caller's key */
     enum job_stage stage;
     bool answered;
-    /* prepare: the working thread's own scratch. */
-    struct detect_scratch *scratch;
     /* Faces for the batch: job_add_chip in prepare; they live in state. */
     const float **chips;
     int n_chips;
@@ -46,7 +44,7 @@ struct job {
     int error_index;      /* index of it where there are several, or -1 */
     struct error error;   /* of the batch */
     int64_t start_us;     /* CLOCK_MONOTONIC, the request was complete */
-    int64_t spent_us;     /* on work threads */
+    int64_t spent_us;     /* on work threads, summed */
     int64_t decode_us, detect_us, align_us; /* sums over its photos */
     struct batch_group group;
 };
@@ -59,9 +57,8 @@ void job_free(void *job); /* NULL is fine */
 /* The request is complete: answer it here (route->now) or put it into the
  * work queue. Thread: HTTP. */
 void job_start(struct job *job);
-/* Work on it until it is answered or waits for the batch. Thread: work, with
- * its own scratch. */
-void job_work(struct job *job, struct detect_scratch *scratch);
+/* Work on it until it is answered or waits for the batch. Thread: work. */
+void job_work(struct job *job);
 
 /* One face more for the batch; chip is borrowed until the answer. */
 int job_add_chip(struct job *job, const float *chip, struct error *err);

@@ -291,39 +291,47 @@ static void add_seconds(struct request *req, int seconds)
     request_add_header(req, "Retry-After", text);
 }
 
+/* key: a wrong one, or NULL. */
+static int refuse_key(struct server *s, struct request *req, const char *key,
+                      struct error *err)
+{
+    const char *peer = request_peer(req);
+    int64_t now = server_now_us();
+    int wait_s = key ? limiter_blocked(s->limiter, peer, now) : 0;
+    char quoted[96];
+
+    if (wait_s > 0) {
+        add_seconds(req, wait_s);
+        return error_set(err, ERR_TOO_MANY,
+                         "the key is not known, and this address has sent too "
+                         "many wrong ones");
+    }
+    request_add_header(req, "WWW-Authenticate", "Bearer realm=\"facenetd\"");
+    if (!key)
+        return error_set(err, ERR_UNAUTHORIZED,
+                         "send a key as 'Authorization: Bearer KEY' or "
+                         "'X-Api-Key: KEY'");
+    limiter_failed(s->limiter, peer, now);
+    log_event(LOG_LEVEL_WARN, "wrong_key", "id=%s peer=%s", request_id(req),
+              log_quote(peer, quoted, sizeof(quoted)));
+    return error_set(err, ERR_UNAUTHORIZED, "the key is not known");
+}
+
 static int admit_key(struct server *s, struct request *req,
                      const struct route *route, unsigned *rights,
                      struct error *err)
 {
     const struct keys *keys = atomic_load(&s->keys);
-    const char *key, *name, *peer = request_peer(req);
-    int wait_s;
+    const char *key, *name;
 
     *rights = 0;
     if (!route->rights)
         return 0;
     if (!keys)
         return admit_keyless(s, req, rights, err);
-    wait_s = limiter_blocked(s->limiter, peer, server_now_us());
-    if (wait_s > 0) {
-        add_seconds(req, wait_s);
-        return error_set(err, ERR_TOO_MANY,
-                         "too many wrong keys from this address");
-    }
     key = sent_key(req);
-    if (!key || !keys_check(keys, key, rights, &name)) {
-        char quoted[96];
-        request_add_header(req, "WWW-Authenticate",
-                           "Bearer realm=\"facenetd\"");
-        if (!key)
-            return error_set(err, ERR_UNAUTHORIZED,
-                             "send a key as 'Authorization: Bearer KEY' or "
-                             "'X-Api-Key: KEY'");
-        limiter_failed(s->limiter, peer, server_now_us());
-        log_event(LOG_LEVEL_WARN, "wrong_key", "id=%s peer=%s", request_id(req),
-                  log_quote(peer, quoted, sizeof(quoted)));
-        return error_set(err, ERR_UNAUTHORIZED, "the key is not known");
-    }
+    if (!key || !keys_check(keys, key, rights, &name))
+        return refuse_key(s, req, key, err);
     if (!(*rights & (route->rights | KEYS_ADMIN))) {
         char text[KEYS_RIGHTS_LEN];
         return error_set(err, ERR_FORBIDDEN, "the key needs the right %s",

@@ -126,7 +126,7 @@ static int start_work(struct server *s, const struct config *c,
     if (!s->batch)
         return -1;
     s->jobs_max = (int)c->queue_faces;
-    s->work = queue_new((size_t)s->jobs_max + JOBS_SPARE);
+    s->work = queue_new((size_t)s->jobs_max + JOBS_SPARE + WORK_CALLS);
     if (!s->work)
         return error_set(err, ERR_NOMEM, "no memory for the work queue");
     s->workers =

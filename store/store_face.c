@@ -41,7 +41,8 @@ static void read_face(struct store *s, enum store_stmt id,
 
 static int no_face(int64_t id, struct error *err)
 {
-    return error_set(err, ERR_NO_FACE_ID, "no face %lld", (long long)id);
+    return error_set(err, ERR_NO_FACE_ID, "there is no face %lld",
+                     (long long)id);
 }
 
 static int face_get_op(struct store *s, void *arg, struct error *err)
@@ -106,8 +107,9 @@ static int face_list_op(struct store *s, void *arg, struct error *err)
     if (rc < 0)
         return -1;
     if (rc == 0)
-        return error_set(err, ERR_NO_SUBJECT, "no subject %s in gallery %s",
-                         a->subject, a->gallery);
+        return error_set(err, ERR_NO_SUBJECT,
+                         "there is no subject '%s' in gallery '%s'", a->subject,
+                         a->gallery);
     subject = store_sql_int(s, STMT_SUBJECT_ID, 0);
     store_sql_done(s, STMT_SUBJECT_ID);
     rc = store_sql_run(s, STMT_FACE_LIST, err, "iitti", subject, a->after,

@@ -57,7 +57,8 @@ static int read_subject(struct store *s, enum store_stmt id,
 
 static int no_subject(const struct subject_args *a, struct error *err)
 {
-    return error_set(err, ERR_NO_SUBJECT, "no subject %s in gallery %s", a->id,
+    return error_set(err, ERR_NO_SUBJECT,
+                     "there is no subject '%s' in gallery '%s'", a->id,
                      a->gallery);
 }
 
@@ -256,7 +257,7 @@ static void read_gallery(struct store *s, enum store_stmt id,
 
 static int no_gallery(const char *id, struct error *err)
 {
-    return error_set(err, ERR_NO_GALLERY, "no gallery %s", id);
+    return error_set(err, ERR_NO_GALLERY, "there is no gallery '%s'", id);
 }
 
 static int gallery_get_op(struct store *s, void *arg, struct error *err)

@@ -3,6 +3,7 @@ files that are wrong, keys, signals."""
 
 import base64
 import glob
+import hashlib
 import json
 import os
 import re
@@ -214,6 +215,31 @@ def _(ctx):
         assert a.json["image"] == "image", repr(a)
 
 
+@case("of several bad photos the first is named, however they are read")
+def _(ctx):
+    d = daemon(ctx)
+    slow, fast = plain(ctx), b"not a photo"
+    for _ in range(5):
+        expect(d.post("/verify", [("image1", slow), ("image2", fast)]), 422, "no_face",
+               image="image1")
+        expect(d.post("/verify", [("image1", fast), ("image2", slow)]), 415, "unsupported_image",
+               image="image1")
+    photos = [("image", x) for x in (slow, fast, slow, fast) * 3]
+    a = expect(d.post("/enroll", [("subject", "nobody")] + photos), 422, "no_face", image="image",
+               index=0)
+    assert a.json["detail"].startswith("image 0: "), repr(a)
+
+
+@case("a threshold of NaN in JSON, and other numbers that are none")
+def _(ctx):
+    photo = base64.b64encode(plain(ctx))
+    for number in (b"NaN", b"-NaN", b"Infinity", b"1e999", b"0x1"):
+        a = daemon(ctx).request(
+            "POST", "/verify", b'{"image1":"%s","image2":"%s","threshold":%s}' %
+            (photo, photo, number), {"Content-Type": "application/json"})
+        assert a.status == 400 and a.json["code"].startswith("bad_"), repr(a)
+
+
 @case("a body over the limit is refused without being read")
 def _(ctx):
     d = daemon(ctx)
@@ -382,9 +408,12 @@ def _(ctx):
     assert d.request("GET", "/info", headers={"X-Api-Key": keys["verify"]}).status == 200
     assert d.get("/healthz").status == 200
     assert keys["admin"] not in d.text(), "a key is in the log"
+    held = read(key_file(ctx)[0]).decode()
+    for key in keys.values():
+        assert key not in held and hashlib.sha256(key.encode()).hexdigest() in held
 
 
-@case("many wrong keys are slowed down")
+@case("many wrong keys are slowed down, a good one passes all the same")
 def _(ctx):
     with Daemon(models(ctx), "--keys-file", key_file(ctx)[0], "--no-loopback-without-keys",
                 "--max-auth-failures", "5") as d:
@@ -392,6 +421,12 @@ def _(ctx):
         assert [a.status for a in got[:5]] == [401] * 5, got
         a = expect(got[-1], 429, "too_many_requests")
         assert int(a.headers["Retry-After"]) >= 1
+        good = {"X-Api-Key": key_file(ctx)[1]["verify"]}
+        assert d.request("GET", "/info", headers=good).status == 200
+        expect(d.request("GET", "/galleries", headers=good), 403, "forbidden")
+        expect(d.get("/info"), 401, "unauthorized")
+        expect(d.request("GET", "/info", headers={"X-Api-Key": "w9"}), 429, "too_many_requests")
+        assert d.text().count("event=wrong_key") == 5, "a blocked address fills the log"
 
 
 @case("a public address without keys is refused at start")
@@ -463,14 +498,34 @@ def _(ctx):
     assert d.get("/subjects").status == 200
 
 
-@case("data directory that cannot be written")
+@case("data directory that cannot be made or is a file")
 def _(ctx):
     refuses(ctx, ["--data-dir", "/proc/facenetd", "--models", models(ctx)], "/proc/facenetd")
+    file = ctx.path("data-is-a-file")
+    with open(file, "w") as f:
+        f.write("mine")
+    refuses(ctx, ["--data-dir", file, "--models", models(ctx)], file)
+    assert read(file) == b"mine", "the file was changed"
+
+
+@case("data directory that may only be read")
+def _(ctx):
+    where = ctx.path("readonly")
+    os.mkdir(where)
     if os.geteuid() != 0:
-        where = ctx.path("readonly")
-        os.mkdir(where)
         os.chmod(where, 0o500)
         refuses(ctx, ["--data-dir", where, "--models", models(ctx)], where)
+        return
+    # Modes do not bind root: a file system mounted for reading does.
+    script = ('mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" || exit 99; '
+              'exec "$2" --listen 127.0.0.1:0 --data-dir "$1" --models "$3"')
+    try:
+        p = run("unshare", "-m", "sh", "-c", script, "sh", where, DAEMON, models(ctx), ok=False)
+    except FileNotFoundError:
+        raise Skip("root, and no unshare")
+    if p.returncode == 99 or "unshare" in p.stderr:
+        raise Skip("root, and may not mount")
+    assert p.returncode > 0 and where in p.stderr, p.stderr
 
 
 # --- signals -------------------------------------------------------------------
@@ -494,6 +549,20 @@ def _(ctx):
         t.join()
     assert code == 0, "exit %d" % code
     assert set(answers) <= {200, 503} and 200 in answers and len(answers) == 6, answers
+
+
+@case("SIGTERM does not wait for an upload that stands still")
+def _(ctx):
+    d = Daemon(models(ctx), "--body-ms", "600000", "--drain-ms", "600000")
+    s = d.connect()
+    s.sendall(b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
+              b"Content-Length: 100000\r\n\r\n" + b"y" * 5000)
+    end = time.monotonic() + PATIENCE
+    while d.metric("facenetd_buffered_bytes") < 5000:
+        assert time.monotonic() < end, "the upload does not arrive"
+    code = d.stop()  # fails when it takes longer than PATIENCE
+    s.close()
+    assert code == 0, "exit %d" % code
 
 
 @case("SIGHUP reads keys and settings again")

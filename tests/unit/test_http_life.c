@@ -130,7 +130,7 @@ static void test_gone_in_upload(void **state)
     struct http_options opt = {.n_threads = 1};
     struct fixture f;
     static char half[100000];
-    int64_t until = fx_now_ms() + PATIENCE_MS;
+    int64_t until = fx_now_ms() + PATIENCE_MS, left;
     int fd;
 
     (void)state;
@@ -143,8 +143,10 @@ static void test_gone_in_upload(void **state)
            fx_now_ms() < until)
         poll(NULL, 0, 2);
     assert_true(fx_stats(&f).buffered_bytes >= (int64_t)sizeof(half));
+    left = fx_now_ms();
     close(fd);
     assert_true(fx_settles(&f));
+    assert_true(fx_now_ms() - left <= 1000);
     assert_int_equal(atomic_load(&f.n_handled), 0);
     assert_int_equal(atomic_load(&f.last_status), 499);
     fx_stop(&f);
@@ -622,6 +624,45 @@ static void test_drain(void **state)
     queue_free(f.later);
 }
 
+/* Uploads that stand still do not hold up the end; one that goes on does
+ * arrive. */
+static void test_stop_uploads(void **state)
+{
+    struct http_options opt = {.n_threads = 2};
+    struct fixture f;
+    struct reply r;
+    pthread_t stopper;
+    int64_t start;
+    int still, slow_head, going;
+
+    (void)state;
+    fx_start(&f, &opt);
+    still = cl_connect(&f);
+    cl_say(still, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n"
+                  "Expect: 100-continue\r\n\r\n");
+    cl_read(still, &r, true);
+    going = cl_connect(&f);
+    cl_say(going, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n"
+                  "Expect: 100-continue\r\n\r\n");
+    cl_read(going, &r, true);
+    slow_head = cl_connect(&f);
+    cl_say(slow_head, "POST /echo HTTP/1.1\r\nHost: ");
+    start = fx_now_ms();
+    pthread_create(&stopper, NULL, stop_it, &f);
+    cl_say(going, "0123456789");
+    cl_read(going, &r, false);
+    assert_int_equal(r.status, 200);
+    assert_true(cl_at_end(still));
+    pthread_join(stopper, NULL);
+    assert_true(fx_now_ms() - start < PATIENCE_MS / 2);
+    close(still);
+    close(going);
+    close(slow_head);
+    queue_close(f.later);
+    pthread_join(f.worker, NULL);
+    queue_free(f.later);
+}
+
 struct load {
     struct fixture *f;
     atomic_bool stop;
@@ -697,6 +738,7 @@ int main(void)
         cmocka_unit_test(test_stop_suspended),
         cmocka_unit_test(test_stop_late_waiter),
         cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_stop_uploads),
         cmocka_unit_test(test_stop_under_load)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
