@@ -37,7 +37,7 @@ HOMES = {
     r"cuda.*|cudnn.*": r"gpu/.*",
 }
 MAX_LINES = 1000
-MAX_HEADER = 210
+MAX_HEADER = 220
 bad = []
 
 
