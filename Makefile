@@ -56,6 +56,7 @@ OPTEST := $(sort $(wildcard tests/op/*.c))
 TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op)
 BENCH := $(patsubst %.c,$(B)/%,$(sort $(wildcard bench/bench_*.c)))
 FUZZ := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+REPLAY := $(FUZZ:$(B)/tests/fuzz/fuzz_%=$(B)/tests/fuzz/replay_%)
 CTL_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tools/*.c)))
 
 .DEFAULT_GOAL := all
@@ -113,6 +114,11 @@ $(B)/tests/http/%: $(B)/tests/http/%.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(LIB)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+# A target without libFuzzer, for its corpus in `make test`.
+$(B)/tests/fuzz/replay_%: $(B)/tests/fuzz/replay.o $(B)/tests/fuzz/fuzz_%.o \
+        $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(B)/bench/%: $(B)/bench/%.o $(LIB)
@@ -178,7 +184,7 @@ run: all models ## build, and serve on 127.0.0.1:8080 with data in build/data
 HTTPTEST := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/http/*.c)))
 .PHONY: test test-build asan tsan fuzz fuzz-long bench check format install \
         uninstall help clean
-test-build: $(B)/facenetd $(B)/facenetctl $(TESTS) $(HTTPTEST)
+test-build: $(B)/facenetd $(B)/facenetctl $(TESTS) $(REPLAY) $(HTTPTEST)
 test: all test-build models-if-any ## build and run every test
 	@V=$(V) FACENETD_DATA="$(abspath $(DATA))" tests/run
 .PHONY: models-if-any
@@ -221,7 +227,7 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (30)
 	    build/fuzz/tests/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) \
 	        -timeout=20 -rss_limit_mb=4096 -verbosity=0 \
 	        -print_final_stats=1 build/corpus/$$f \
-	        $(wildcard tests/fuzz/corpus) || exit 1; done
+	        tests/fuzz/corpus/$${f#fuzz_} || exit 1; done
 .PHONY: fuzz-build
 fuzz-build: $(FUZZ)
 

@@ -15,8 +15,8 @@ import threading
 import time
 import zlib
 
-from client import (CTL, DAEMON, PATIENCE, PHOTO, Daemon, Skip, expect,
-                    multipart, read, run)
+from client import (CTL, DAEMON, PATIENCE, PHOTO, SLOW, Daemon, Skip,
+                    expect, multipart, read, run)
 
 CASES = []
 
@@ -592,7 +592,8 @@ def _(ctx):
 @case("overload is answered 503 with Retry-After")
 def _(ctx):
     photo = made(ctx, "plain", "2000", "1500")
-    with Daemon(models(ctx), "--deadline-ms", "1500", "--workers", "1") as d:
+    with Daemon(models(ctx), "--deadline-ms", str(1500 * SLOW),
+                "--workers", "1") as d:
         answers = []
         lock = threading.Lock()
 

@@ -20,6 +20,8 @@ CTL = os.path.join(BUILD, "facenetctl")
 PHOTO = os.path.join(BUILD, "tests", "http", "photo")
 # Sanitisers are slow, and so are two busy cores.
 PATIENCE = float(os.environ.get("PATIENCE", "60"))
+# How many times longer the daemon may take over a request.
+SLOW = {"asan": 5, "tsan": 20}.get(os.environ.get("V", "release"), 1)
 
 
 class Skip(Exception):
@@ -37,6 +39,11 @@ def run(*argv, ok=True, env=None):
 def read(path):
     with open(path, "rb") as f:
         return f.read()
+
+
+def sanitiser_words(log):
+    """Did a sanitiser report something?"""
+    return re.search(r"(ERROR|WARNING): \w+Sanitizer|runtime error:", log) is not None
 
 
 class Answer:
@@ -77,6 +84,8 @@ class Daemon:
         self.seen = threading.Condition()
         argv = [DAEMON, "--listen", "127.0.0.1:0", "--data-dir", self.data,
                 "--models", models, *args]
+        if SLOW > 1 and "--deadline-ms" not in args:
+            argv += ["--deadline-ms", str(10000 * SLOW)]
         env = dict(os.environ)
         for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC"):
             env.pop(name, None)
@@ -205,7 +214,7 @@ class Daemon:
         self.reader.join(PATIENCE)
         if self.own_data and clean:
             shutil.rmtree(self.data, ignore_errors=True)
-        if "ERROR: AddressSanitizer" in self.text() or "runtime error:" in self.text():
+        if sanitiser_words(self.text()):
             raise AssertionError(self.text()[-4000:])
         return code
 
