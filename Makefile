@@ -182,7 +182,7 @@ run: all models ## build, and serve on 127.0.0.1:8080 with data in build/data
 
 # ---- tests ----------------------------------------------------------------
 HTTPTEST := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/http/*.c)))
-.PHONY: test test-build asan tsan fuzz fuzz-long bench check format install \
+.PHONY: test test-build asan tsan fuzz bench check format install \
         uninstall help clean
 test-build: $(B)/facenetd $(B)/facenetctl $(TESTS) $(REPLAY) $(HTTPTEST)
 test: all test-build models-if-any ## build and run every test
@@ -231,8 +231,9 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (30)
 .PHONY: fuzz-build
 fuzz-build: $(FUZZ)
 
-bench: all $(BENCH) models ## every figure of the README, as CSV
-	@FACENETD_DATA="$(DATA)" bench/run $(V)
+bench: all $(BENCH) ## every figure of the README, as CSV
+	@$(MAKE) -s --no-print-directory models >/dev/null
+	@FACENETD_DATA="$(abspath $(DATA))" bench/run $(V)
 
 # ---- the tree itself --------------------------------------------------------
 SOURCES := $(wildcard core/*/*.[ch] store/*.[ch] config/*.[ch] daemon/*.[ch] \
