@@ -193,10 +193,12 @@ models-if-any: build/facenetctl
 	    $(MAKE) -s --no-print-directory models >/dev/null; fi
 
 asan: ## the tests under AddressSanitizer and UBSan
-	$(MAKE) V=asan test-build build/facenetctl models-if-any
+	$(MAKE) models-if-any
+	$(MAKE) V=asan test-build
 	ASAN_OPTIONS=detect_leaks=1 V=asan FACENETD_DATA="$(abspath $(DATA))" tests/run
 tsan: ## the tests under ThreadSanitizer
-	$(MAKE) V=tsan test-build build/facenetctl models-if-any
+	$(MAKE) models-if-any
+	$(MAKE) V=tsan test-build
 	TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=0" \
 	    OPENBLAS_NUM_THREADS=1 V=tsan FACENETD_DATA="$(abspath $(DATA))" tests/run
 
