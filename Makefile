@@ -241,9 +241,9 @@ bench: all $(BENCH) ## every figure of the README, as CSV
 SOURCES := $(wildcard core/*/*.[ch] store/*.[ch] config/*.[ch] daemon/*.[ch] \
         tools/*.[ch] tests/*.h tests/*/*.[ch] bench/*.[ch])
 format: ## lay the sources out by .clang-format
-	clang-format -i $(SOURCES)
+	@clang-format -i $(SOURCES)
 check: ## formatting, warnings as errors, includes, prefixes, headers
-	clang-format --dry-run --Werror $(SOURCES)
+	@clang-format --dry-run --Werror $(SOURCES)
 	$(MAKE) V=check build/check/facenetd build/check/facenetctl
 	$(MAKE) V=check B=build/check-clang CC=clang \
 	    build/check-clang/libfacenetd.a

@@ -597,7 +597,8 @@ int ctl_info(int argc, char **argv)
         return ctl_fail("info takes no operands");
     rc = ask(&o, &call, &a);
     if (rc < 0 && !o.client.json) {
-        char *dump = json_dumps(a.root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+        char *dump =
+            json_dumps(a.root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
         if (dump)
             puts(dump);
         free(dump);

@@ -194,7 +194,8 @@ static int print_json(const struct look *l)
                         l->model ? json_string(l->model->id) : json_null(),
                         "contract", l->model ? contract_json(l) : json_null())
             : NULL;
-    char *text = o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    char *text =
+        o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
 
     json_decref(o);
     if (!text)
