@@ -16,7 +16,7 @@ MANDIR ?= $(PREFIX)/share/man
 DATA ?= $(or $(FACENETD_DATA),../shared/data)
 
 VERSION := $(shell cat VERSION)
-PKGS := libmicrohttpd jansson libjpeg libpng libwebp libwebpdemux sqlite3 \
+PKGS := libmicrohttpd jansson libjpeg libpng libwebp sqlite3 \
         libprotobuf-c gnutls openblas
 CFLAGS_WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes \
         -Wmissing-prototypes -Wvla

@@ -370,11 +370,15 @@ int server_reload(struct server *s, struct config *take_config,
     struct server_past *past = calloc(1, sizeof(*past));
     struct keys *keys = NULL;
     char names[512];
+    int later = config_need_restart(old, c, names, sizeof(names));
 
     if (!past) {
         error_set(err, ERR_NOMEM, "no memory for new settings");
         goto fail;
     }
+    /* What needs a restart stays as it is until then. */
+    if (config_keep_restart(c, old, err) != 0)
+        goto fail;
     if (server_check(c, err) != 0 ||
         server_load_keys(c, s->on_loopback, &keys, err) != 0)
         goto fail;
@@ -386,7 +390,7 @@ int server_reload(struct server *s, struct config *take_config,
     past->next = s->past;
     s->past = past;
     log_set_level(log_level(c));
-    if (config_need_restart(old, c, names, sizeof(names)) > 0)
+    if (later > 0)
         log_event(LOG_LEVEL_WARN, "reload", "after_restart=\"%s\"", names);
     return 0;
 fail:

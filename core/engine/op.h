@@ -120,9 +120,7 @@ enum op_keep {
 struct op_info {
     const char *name; /* ONNX's */
     int min_in, max_in;
-    unsigned keep;           /* enum op_keep */
-    bool differentiable_in1; /* inputs after the first are parameters or
-                                activations with gradients of their own */
+    unsigned keep; /* enum op_keep */
 };
 
 const struct op_info *op_info(enum op_type type);

@@ -1,6 +1,6 @@
-/* core/engine/tensor.h - shapes, and tensors in host memory.
- * Dimensions are always n c h w, or n c, or fewer; a tensor is a buffer, an
- * offset into it and a shape. Pure. Thread: any. */
+/* core/engine/tensor.h - shapes, and memory for what has them.
+ * Dimensions are always n c h w, or n c, or fewer; numbers are float32,
+ * row-major, tightly packed. Pure. Thread: any. */
 #ifndef CORE_ENGINE_TENSOR_H
 #define CORE_ENGINE_TENSOR_H
 
@@ -29,13 +29,6 @@ bool shape_equal(const struct shape *a, const struct shape *b);
 bool shape_valid(const struct shape *s);
 /* "[1,3,112,112]" into buf; returns buf. */
 const char *shape_text(const struct shape *s, char *buf, size_t len_buf);
-
-/* float32, row-major, tightly packed. */
-struct tensor {
-    float *buffer;
-    size_t offset; /* elements */
-    struct shape shape;
-};
 
 /* 64-byte aligned zeroed floats, for free(); NULL when memory is out. */
 float *tensor_alloc(size_t n_floats);
