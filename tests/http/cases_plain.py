@@ -573,12 +573,14 @@ def _(ctx):
     with Daemon(models(ctx), "--config", path) as d:
         assert d.get("/info").json["model"]["threshold_in_use"] == 0.5
         with open(path, "w") as f:
-            f.write("threshold = 0.75\n")
+            f.write("threshold = 0.75\nmax-scans = 7\n")
         d.signal(signal.SIGHUP)
         d.wait_log(r"event=reload")
         end = time.monotonic() + PATIENCE
         while d.get("/info").json["model"]["threshold_in_use"] != 0.75:
             assert time.monotonic() < end, "the new setting does not count"
+        limits = d.get("/info").json["limits"]
+        assert limits["max_scans"] != 7, "this one needs a restart"
         with open(path, "w") as f:
             f.write("threshold = nonsense\n")
         n = len(d.log)
