@@ -39,6 +39,38 @@ struct plan_options {
     enum precision precision;
     bool separate; /* PLAN_SEPARATE: no memory is shared between values, and
                       all of it starts as NaN: for hunting wrong numbers */
+    bool rest;     /* of a network that learns: dropout off, batch norm by its
+                      running statistics, nothing kept for backward */
+};
+
+/* How a network learns. */
+struct learn_options {
+    int freeze_until; /* nodes before this one keep their weights and batch
+                         norms as they are; 0: all learn */
+    bool freeze_norm; /* batch norms use, and keep, their running statistics;
+                         gamma and beta still learn */
+    uint64_t seed;    /* of dropout */
+};
+
+/* One weight of a network that learns. */
+struct learn_tensor {
+    int value;            /* of the graph it was loaded from */
+    size_t offset, count; /* in weights and gradients, or in statistics */
+    bool statistic;       /* running mean or variance: no gradient */
+    bool decays;          /* weight decay is for it: convolutions and dense
+                             layers, no biases, norms or slopes */
+};
+
+/* The numbers of a network that learns, in host memory: whoever holds the
+ * network may read and write them between runs. */
+struct learnable {
+    struct learn_tensor *tensors;
+    int n_tensors;
+    size_t n_weights, n_statistics;
+    float *weights;    /* [n_weights] */
+    float *gradients;  /* [n_weights]; backward adds to them */
+    float *statistics; /* [n_statistics] */
+    uint64_t random;   /* state of dropout, for resuming */
 };
 
 struct plan_info {
@@ -48,7 +80,7 @@ struct plan_info {
 };
 
 enum {
-    BACKEND_ABI = 1
+    BACKEND_ABI = 2
 };
 
 struct backend {
@@ -66,6 +98,15 @@ struct backend {
                          struct error *err);
     void (*plan_free)(struct plan *p);
     int (*forward)(struct plan *p, struct error *err);
+    /* A network that learns: the graph as it is (not fused), with its numbers
+     * in net->learn. Its plans run forward for training unless they are at
+     * rest, one at a time. */
+    struct network *(*load_learning)(struct device *dev, const struct graph *g,
+                                     const struct learn_options *opt,
+                                     struct error *err);
+    /* After forward, once: from plan->gradient, the loss by output 0, add
+     * the loss by every weight to net->learn->gradients. */
+    int (*backward)(struct plan *p, struct error *err);
 };
 
 /* Every backend's objects begin with these. */
@@ -74,6 +115,7 @@ struct device {
 };
 struct network {
     struct device *device;
+    struct learnable *learn; /* NULL: it does not learn */
 };
 enum {
     PLAN_MAX_OUTPUTS = 8
@@ -86,6 +128,7 @@ struct plan {
     int n_outputs;
     struct shape shape_out[PLAN_MAX_OUTPUTS];
     float *output[PLAN_MAX_OUTPUTS];
+    float *gradient; /* of output 0, host staging; NULL: cannot go backward */
 };
 
 extern const struct backend backend_cpu;

@@ -120,4 +120,22 @@ const struct shape *plan_output_shape(const struct plan *p, int i);
 /* Run it. Allocates nothing. ERR_DEVICE. Thread: the plan's. */
 int graph_forward(struct plan *p, struct error *err);
 
+/* --- learning -------------------------------------------------------- */
+
+/* A network whose weights change: see struct learnable. Not fused. Plans of
+ * it keep what backward needs unless opt->rest. ERR_MODEL where a node cannot
+ * learn. g may be freed. Thread: one for it and all its plans. */
+struct network *network_new_learning(struct device *dev, const struct graph *g,
+                                     const struct learn_options *opt,
+                                     struct error *err);
+struct learnable *network_learnable(struct network *net); /* borrowed */
+/* Host memory for the loss by output 0, of its shape. */
+float *plan_gradient(struct plan *p);
+/* After graph_forward of the same plan, once. Adds to the gradients. */
+int graph_backward(struct plan *p, struct error *err);
+/* A copy of g, the graph that the network was loaded from, with these weights
+ * (NULL: the network's own) and its statistics. */
+struct graph *network_graph(const struct network *net, const struct graph *g,
+                            const float *weights, struct error *err);
+
 #endif

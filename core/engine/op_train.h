@@ -1,0 +1,39 @@
+/* core/engine/op_train.h - forward and backward of every operator that is not
+ * a convolution or a dense layer, for networks that learn.
+ * Everything is float32 with the channels of a pixel side by side: [n,h,w,c]
+ * for what op.h calls [n,c,h,w]; [n,k] as it is. Shapes are still given as
+ * n c h w. Parallel over OpenMP's threads; the sums of a thread count that is
+ * the same come out the same. Thread: any. */
+#ifndef CORE_ENGINE_OP_TRAIN_H
+#define CORE_ENGINE_OP_TRAIN_H
+
+#include "core/engine/op.h"
+
+/* One node in one plan. Memory is the caller's. */
+struct op_run {
+    const struct op *op;
+    int n_in;
+    struct shape shape_in[OP_MAX_IN], shape_out;
+    const float *in[OP_MAX_IN]; /* values and weights; backward: only those
+                                   that op_info's keep asks for */
+    float *out;                 /* backward: only where keep asks for it */
+    float *grad_in[OP_MAX_IN];  /* backward: added to; NULL: not wanted. Of
+                                   batch norm's running statistics: unused */
+    const float *grad_out;      /* backward */
+    float *state;               /* op_run_state floats, kept between the two */
+    bool rest;                  /* dropout off, running statistics */
+    bool freeze_norm;           /* running statistics, also when training */
+    float *mean, *var;          /* batch norm: the running statistics that a
+                                   training forward moves */
+    uint64_t *random;           /* dropout: the generator's state */
+};
+
+/* Floats of state and scratch that the node needs (masks, batch mean and
+ * inverse deviation, sums of each thread); n_threads: most that will run. */
+size_t op_run_state(const struct op_run *r, int n_threads);
+/* False: this operator (or this form of it) has no kernel here. */
+bool op_run_known(const struct op_run *r);
+void op_run_forward(struct op_run *r);
+void op_run_backward(struct op_run *r);
+
+#endif
