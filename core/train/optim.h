@@ -1,7 +1,7 @@
 /* core/train/optim.h - update rules, learning-rate schedules, moving averages.
  * TensorFlow's semantics with the training script's constants, over one flat
- * array of weights. Parallel over OpenMP's threads; results do not depend on
- * their number. Thread: one. */
+ * array of weights. One thread is enough: an update moves each weight once,
+ * where the convolutions used it thousands of times. Thread: one. */
 #ifndef CORE_TRAIN_OPTIM_H
 #define CORE_TRAIN_OPTIM_H
 
@@ -17,6 +17,9 @@ enum optimizer {
     OPTIM_MOM,      /* 0.9, Nesterov */
     OPTIM_COUNT
 };
+enum {
+    OPTIM_MAX_SLOTS = 2
+};
 const char *optim_name(enum optimizer o); /* "ADAGRAD" */
 int optim_parse(const char *name, enum optimizer *o, struct error *err);
 
@@ -26,9 +29,9 @@ void optim_free(struct optim *o);
 /* One update of weights [n] by gradients [n]. */
 void optim_step(struct optim *o, float *weights, const float *gradients,
                 double rate);
-/* Everything that a resumed run needs beside the weights: n slot arrays of
- * [n] floats (borrowed) and the step count. */
-int optim_slots(struct optim *o, float *slots[4]); /* how many */
+/* Everything that a resumed run needs beside the weights: slot arrays of [n]
+ * floats (borrowed) and the step count. */
+int optim_slots(struct optim *o, float *slots[OPTIM_MAX_SLOTS]); /* how many */
 long long optim_steps(const struct optim *o);
 void optim_set_steps(struct optim *o, long long steps);
 
@@ -45,8 +48,9 @@ double optim_decayed_rate(double rate, double factor, int decay_epochs,
                           int epoch_size, long long step);
 
 /* A schedule file: lines "epoch: rate" in ascending order, '#' comments; the
- * rate of an epoch is that of the last line at or before it; -1 ends training
- * (the script's). ERR_FILE, ERR_BAD_FIELD with the line's number. */
+ * first at epoch 0 or 1. The rate of an epoch is that of the last line at or
+ * before it; -1 ends training (the script's). ERR_FILE, ERR_BAD_FIELD with the
+ * line's number. */
 struct schedule {
     int n;
     struct schedule_line {
