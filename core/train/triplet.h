@@ -1,7 +1,7 @@
 /* core/train/triplet.h - sampling of people and photos, selection of triplets,
  * the loss and its gradient (FaceNet, equation 1 and section 3.2).
  * Distances are squared L2 of unit vectors; all of them come from one matrix
- * product. Thread: one; the product and the scans are parallel. */
+ * product. Thread: one. */
 #ifndef CORE_TRAIN_TRIPLET_H
 #define CORE_TRAIN_TRIPLET_H
 
@@ -11,12 +11,6 @@
 
 #include "core/base/error.h"
 
-/* splitmix64; the state is a checkpoint's. */
-uint64_t random_next(uint64_t *state);
-int random_below(uint64_t *state, int n); /* 0..n-1, unbiased */
-double random_unit(uint64_t *state);      /* [0,1) */
-void random_shuffle(uint64_t *state, int *x, int n);
-
 enum triplet_choice {
     TRIPLET_VGGFACE, /* neg - pos < alpha: the script's live line */
     TRIPLET_FACENET  /* and pos < neg: semi-hard, its other line */
@@ -25,7 +19,8 @@ enum triplet_choice {
 /* Draw people in random order, of each up to images_per_person photos in
  * random order, until people_per_batch * images_per_person photos are had or
  * no person is left. n_photos [n_people]. person, photo: room for the
- * product; the photos of a person lie side by side. Returns how many. */
+ * product; the photos of a person lie side by side. Returns how many, 0 when
+ * memory is out. */
 int triplet_sample(const int *n_photos, int n_people, int people_per_batch,
                    int images_per_person, uint64_t *random, int *person,
                    int *photo);
@@ -42,8 +37,8 @@ struct triplet_options {
     void *ctx;
     /* Harmonic mode (the paper, section 7): also vectors of the same photos
      * by the old model, [n,dim]; rows n..2n-1 of a triplet then are those.
-     * Each new pair is joined by one whose anchor, and one whose positive and
-     * negative, are old. NULL: none. */
+     * Besides triplets of new vectors alone there are those whose anchor is
+     * old, and those whose positive and negative are. NULL: none. */
     const float *old;
 };
 /* embeddings [n,dim], rows of one person side by side, person [n]. Every
@@ -54,8 +49,8 @@ int triplet_select(const float *embeddings, const int *person, int n, int dim,
                    struct triplet **out, int *n_out, struct error *err);
 
 /* Squared distances of all rows of x to all rows of y: out [nx,ny]. */
-void triplet_distances(const float *x, int nx, const float *y, int ny, int dim,
-                       float *out);
+int triplet_distances(const float *x, int nx, const float *y, int ny, int dim,
+                      float *out, struct error *err);
 
 /* Mean over the triplets of max(0, |a-p|^2 - |a-n|^2 + alpha). rows
  * [3 * n_triplets, dim] are a p n a p n ...; grad, of its shape, gets the
