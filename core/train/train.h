@@ -10,38 +10,7 @@
 #include <stdint.h>
 
 #include "core/base/error.h"
-
-/* Every argument, one line each in args.def: name, type, default, range,
- * help. Field names are the argument's. */
-struct train_args {
-#define ARG_TEXT(name, def, help) char name[1024];
-#define ARG_INT(name, def, lo, hi, help) int name;
-#define ARG_REAL(name, def, lo, hi, help) double name;
-#define ARG_FLAG(name, def, help) bool name;
-#define ARG_CHOICE(name, def, choices, help) char name[32];
-#define ARG_SECTION(text)
-#include "core/train/args.def"
-#undef ARG_TEXT
-#undef ARG_INT
-#undef ARG_REAL
-#undef ARG_FLAG
-#undef ARG_CHOICE
-#undef ARG_SECTION
-};
-struct train_arg { /* a row of args.def, for --help, api and tests */
-    const char *name, *def, *choices, *help, *section;
-    char type; /* t i r f c */
-    double lo, hi;
-    size_t offset;
-};
-const struct train_arg *train_arg_list(int *n);
-void train_args_default(struct train_args *a);
-/* name with '_' or '-'; ERR_BAD_FIELD says what is allowed. */
-int train_arg_set(struct train_args *a, const char *name, const char *value,
-                  struct error *err);
-/* As text that train_arg_set takes. */
-const char *train_arg_get(const struct train_args *a,
-                          const struct train_arg *arg, char *buf, size_t len);
+#include "core/train/train_args.h"
 
 enum train_event_kind {
     TRAIN_PHASE, /* text: "check", "before", "train", "evaluate", "after",
