@@ -59,24 +59,42 @@ static int bottlenecks(struct build *b, int x, const char *name, int n,
     return x;
 }
 
-int mobile_build(struct build *b, int dim)
+/* part: every width is divided by it; the dense layer sees 512 by it. */
+static int network(struct build *b, int dim, int part)
 {
-    const struct conv first = {.out = 64, .k = 3, .stride = 2};
-    const struct conv depth = {.out = 64, .k = 3, .group = 64};
-    const struct conv last = {.out = 512, .k = 7, .group = 512, .valid = true};
+    const int w64 = 64 / part, w128 = 128 / part, w256 = 256 / part;
+    const int w512 = 512 / part;
+    const struct conv first = {.out = w64, .k = 3, .stride = 2};
+    const struct conv depth = {.out = w64, .k = 3, .group = w64};
+    const struct conv last = {
+        .out = w512, .k = 7, .group = w512, .valid = true};
     int x = build_input(b, "input", 3, 112, 112);
 
     x = unit(b, x, "conv1", &first, false);
     x = unit(b, x, "conv2", &depth, false);
-    x = bottleneck(b, x, "down3", &(struct conv){.out = 128, .stride = 2}, 64);
-    x = bottlenecks(b, x, "block3", 4, 128, 64);
-    x = bottleneck(b, x, "down4", &(struct conv){.out = 256, .stride = 2}, 128);
-    x = bottlenecks(b, x, "block4", 6, 256, 128);
-    x = bottleneck(b, x, "down5", &(struct conv){.out = 512, .stride = 2}, 128);
-    x = bottlenecks(b, x, "block5", 2, 256, 128);
-    x = unit(b, x, "conv6", &(struct conv){.out = 512, .k = 1}, false);
+    x = bottleneck(b, x, "down3", &(struct conv){.out = w128, .stride = 2},
+                   w64);
+    x = bottlenecks(b, x, "block3", 4, w128, w64);
+    x = bottleneck(b, x, "down4", &(struct conv){.out = w256, .stride = 2},
+                   w128);
+    x = bottlenecks(b, x, "block4", 6, w256, w128);
+    x = bottleneck(b, x, "down5", &(struct conv){.out = w512, .stride = 2},
+                   w128);
+    x = bottlenecks(b, x, "block5", 2, w256, w128);
+    x = unit(b, x, "conv6", &(struct conv){.out = w512, .k = 1}, false);
     x = unit(b, x, "conv7", &last, true);
     x = build_flatten(b, x, "flatten");
     x = build_dense(b, x, "dense", dim, true);
     return build_batch_norm(b, x, "embedding", 2e-5f);
+}
+
+int mobile_build(struct build *b, int dim)
+{
+    return network(b, dim, 1);
+}
+
+/* Ours: half the channels, a quarter of the work. */
+int mobile_small_build(struct build *b, int dim)
+{
+    return network(b, dim, 2);
 }

@@ -42,6 +42,8 @@ static const struct expected {
     {"inception_resnet_v1", 23467824, 1417662304, 0},
     /* 985,792 and 7,552 slopes */
     {"mobilefacenet", 985792 + 7552, 220965376, 0},
+    /* weights, biases from batch norms, the dense layer's bias, slopes */
+    {"mobilefacenet_small", 275008 + 4832 + 128 + 3776, 59102464, 0},
     {"mtcnn_pnet", 6632, 2939160, 0},
     {"mtcnn_rnet", 100178, 1530768, 0},
     {"mtcnn_onet", 389040, 12909952, 0},
