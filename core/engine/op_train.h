@@ -28,9 +28,9 @@ struct op_run {
     uint64_t *random;           /* dropout: the generator's state */
 };
 
-/* Floats of state and scratch that the node needs (masks, batch mean and
- * inverse deviation, sums of each thread); n_threads: most that will run. */
-size_t op_run_state(const struct op_run *r, int n_threads);
+/* Floats of state that the node needs: masks, places of maxima, the batch's
+ * mean and inverse deviation. */
+size_t op_run_state(const struct op_run *r);
 /* False: this operator (or this form of it) has no kernel here. */
 bool op_run_known(const struct op_run *r);
 void op_run_forward(struct op_run *r);
