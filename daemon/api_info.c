@@ -103,12 +103,13 @@ static int add_contract(json_t *o, const struct contract *c)
 {
     char crop[64], scale[128];
     json_t *more = json_pack(
-        "{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:s, s:o}", "kind",
+        "{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:s, s:s, s:o}", "kind",
         kind_text(c->kind), "crop", contract_crop_text(c, crop, sizeof(crop)),
         "scale", contract_scale_text(c, scale, sizeof(scale)), "channels",
         c->bgr ? "bgr" : "rgb", "width", c->width, "height", c->height,
         "embedding_size", c->dim, "licence", c->licence, "source", c->source,
-        "parent", c->parent, "thresholds", thresholds_json(c));
+        "parent", c->parent, "compatible", c->compatible, "thresholds",
+        thresholds_json(c));
     int rc = more ? json_object_update(o, more) : -1;
 
     json_decref(more);

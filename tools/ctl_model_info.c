@@ -79,6 +79,8 @@ static void print_contract(const struct look *l)
     printf("source      %s\n", *c->source ? ctl_safe(c->source) : "-");
     if (*c->parent)
         printf("parent      %s\n", ctl_safe(c->parent));
+    if (*c->compatible)
+        printf("compatible  %s\n", ctl_safe(c->compatible));
     for (int i = 0; i < c->n_thresholds; i++)
         printf("threshold   %.4f at FAR %g (%" PRId64 " of %" PRId64
                " impostor pairs accepted)\n",
@@ -172,13 +174,14 @@ static json_t *contract_json(const struct look *l)
                       (json_int_t)c->thresholds[i].n_impostor, "accepted",
                       (json_int_t)c->thresholds[i].n_accepted));
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:b, s:s, s:s, s:s, s:o}", "kind",
-        kinds[c->kind], "crop", contract_crop_text(c, crop, sizeof(crop)),
-        "scale", contract_scale_text(c, scale, sizeof(scale)), "channels",
+        "{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:b, s:s, s:s, s:s, s:s, s:o}",
+        "kind", kinds[c->kind], "crop",
+        contract_crop_text(c, crop, sizeof(crop)), "scale",
+        contract_scale_text(c, scale, sizeof(scale)), "channels",
         c->bgr ? "bgr" : "rgb", "width", c->width, "height", c->height,
         "embedding_size", c->dim, "normalised", c->normalised, "licence",
-        c->licence, "source", c->source, "parent", c->parent, "thresholds",
-        thresholds);
+        c->licence, "source", c->source, "parent", c->parent, "compatible",
+        c->compatible, "thresholds", thresholds);
 }
 
 static int print_json(const struct look *l)

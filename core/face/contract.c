@@ -234,12 +234,23 @@ static int read_source(struct contract *c, const char *v, struct error *err)
     return read_text(c->source, "source", v, err);
 }
 
-static int read_parent(struct contract *c, const char *v, struct error *err)
+/* A model's id, or nothing. out: 65 bytes. */
+static int read_id(char *out, const char *key, const char *v, struct error *err)
 {
     if (*v && (strlen(v) != 64 || strspn(v, "0123456789abcdef") != 64))
-        return wrong(err, "parent", v, "64 hexadecimal digits");
-    snprintf(c->parent, sizeof(c->parent), "%s", v);
+        return wrong(err, key, v, "64 hexadecimal digits");
+    snprintf(out, 65, "%s", v);
     return 0;
+}
+
+static int read_parent(struct contract *c, const char *v, struct error *err)
+{
+    return read_id(c->parent, "parent", v, err);
+}
+
+static int read_compatible(struct contract *c, const char *v, struct error *err)
+{
+    return read_id(c->compatible, "compatible", v, err);
 }
 
 static int read_golden(struct contract *c, const char *v, struct error *err)
@@ -280,6 +291,7 @@ static const struct {
     {"licence", false, read_licence},
     {"source", false, read_source},
     {"parent", false, read_parent},
+    {"compatible", false, read_compatible},
     {"golden", true, read_golden},
 };
 
@@ -470,7 +482,8 @@ int contract_write(const struct contract *c, struct onnx_metadata *meta,
         put(meta, "normalised", c->normalised ? "1" : "0", err) ||
         put(meta, "licence", *c->licence ? c->licence : NULL, err) ||
         put(meta, "source", *c->source ? c->source : NULL, err) ||
-        put(meta, "parent", *c->parent ? c->parent : NULL, err))
+        put(meta, "parent", *c->parent ? c->parent : NULL, err) ||
+        put(meta, "compatible", *c->compatible ? c->compatible : NULL, err))
         return -1;
     for (int i = 0; i < c->n_thresholds; i++) {
         const struct model_threshold *t = &c->thresholds[i];

@@ -48,13 +48,16 @@ struct contract {
     int width, height;          /* input; 0 where free (P-Net) */
     enum scale_kind scale;
     float a[3], b[3];
-    bool bgr;          /* facenetd.channels = rgb|bgr */
-    int dim;           /* embedding size */
-    bool normalised;   /* the graph's output is already a unit vector */
-    char licence[256]; /* facenetd.licence */
-    char source[256];  /* facenetd.source: where it came from */
-    char parent[65];   /* facenetd.parent: sha256 of the model it was
-                          tuned from */
+    bool bgr;            /* facenetd.channels = rgb|bgr */
+    int dim;             /* embedding size */
+    bool normalised;     /* the graph's output is already a unit vector */
+    char licence[256];   /* facenetd.licence */
+    char source[256];    /* facenetd.source: where it came from */
+    char parent[65];     /* facenetd.parent: sha256 of the model it was
+                            tuned from */
+    char compatible[65]; /* facenetd.compatible: id of a model with whose
+                            embeddings this one's may be compared (harmonic
+                            training); else "" */
     struct model_threshold thresholds[MODEL_MAX_THRESHOLDS];
     int n_thresholds;
     float *golden; /* [n_golden]: every output of formula input u("golden")

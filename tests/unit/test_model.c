@@ -30,7 +30,9 @@ static struct contract embedder(void)
         .licence = "MIT",
         .source = "made for a test",
         .thresholds = {{1e-3, 1.25, 30000, 30}, {1e-4, 1.05, 30000, 3}},
-        .n_thresholds = 2};
+        .n_thresholds = 2,
+        .compatible = "0123456789abcdef0123456789abcdef"
+                      "0123456789abcdef0123456789abcdef"};
 }
 
 static struct graph *network(const char *name, int dim)
@@ -174,6 +176,7 @@ static void test_round_trip(void **state)
     assert_string_equal(m->contract.licence, "MIT");
     assert_string_equal(m->contract.source, "made for a test");
     assert_string_equal(m->contract.parent, "");
+    assert_string_equal(m->contract.compatible, c.compatible);
     assert_int_equal(m->contract.n_thresholds, 2);
     assert_true(model_threshold(m, 1e-3, &stated) == 1.25 && stated == 1e-3);
     assert_true(model_threshold(m, 5e-4, &stated) == 1.05 && stated == 1e-4);
@@ -277,6 +280,7 @@ static const struct {
     {"normalised", "yes", "facenetd.normalised|yes"},
     {"licence", "two\nlines", "facenetd.licence"},
     {"parent", "abc", "facenetd.parent"},
+    {"compatible", "ABC", "facenetd.compatible"},
     {"threshold.0", "0.001 1.25 30000", "facenetd.threshold.0"},
     {"threshold.0", "0.001 4.5 30000 30", "facenetd.threshold.0"},
     {"threshold.0", "0.001 nan 30000 30", "facenetd.threshold.0"},
