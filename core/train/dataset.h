@@ -1,18 +1,13 @@
-/* core/train/dataset.h - folders of photos to batches of chips.
- * A folder per person; JPEG, PNG or WebP, already cropped faces or whole
- * photos. Photos are aligned once, when read first, by the daemon's own
- * detector where they are raw, and kept in memory as small RGB crops within
- * max_bytes (least recently used go first). Then, for every use of one:
- * crop, flip, the chosen disturbances, the contract's scaling.
- * Thread: one; the loader has its own threads. */
+/* core/train/dataset.h - folders of photos: who is there, in which files.
+ * A folder per person: DIR/PERSON/photo.jpg. Only names are read here; the
+ * photos are the loader's. Thread: any, one at a time for one dataset. */
 #ifndef CORE_TRAIN_DATASET_H
 #define CORE_TRAIN_DATASET_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/face/detect.h"
-#include "core/face/model.h"
+#include "core/base/error.h"
 
 enum {
     DATASET_MAX_PEOPLE = 1 << 20,
@@ -21,78 +16,43 @@ enum {
 
 struct dataset_photo {
     int person;
-    char *path;       /* relative to the folder */
-    uint8_t hash[16]; /* of the bytes; zero until read */
-    bool bad;         /* could not be read or has no face */
+    char *path; /* DIR/PERSON/FILE, DIR as it was given */
 };
 struct dataset_person {
     char *name;
     int first, n; /* photos, side by side */
 };
 struct dataset {
-    char *dir;
-    struct dataset_person *people; /* by name */
+    char *dir;                     /* as given: one or several */
+    struct dataset_person *people; /* by name, bytewise */
     int n_people;
-    struct dataset_photo *photos;
+    struct dataset_photo *photos; /* by person, folder, file name */
     int n_photos;
-    bool raw; /* whole photos: to be detected and aligned */
+    bool raw; /* whole photos: to be detected and aligned. The caller's to
+                 set; dataset_open says false. loader_looks_raw guesses. */
+    /* Passed over or joined, for a message. */
+    int n_loose;  /* photos beside the folders of people: nobody's */
+    int n_empty;  /* folders without a photo */
+    int n_merged; /* folders whose person an earlier DIR had already */
 };
 
-/* Folders are people, files in them photos; names that begin with a dot, and
- * files that are no .jpg .jpeg .png .webp .pgm .bmp, are passed over. A link
- * that leads out of dir is ERR_BAD_FIELD, so is a folder without people or
- * with none of two photos; texts name the folder and the count. dirs: several
- * folders joined by ':' as the path list of a shell. */
+/* dirs: one folder, or several joined by ':' as the path list of a shell;
+ * people of the same name in several are one person. Photos are regular files
+ * whose name ends in .jpg .jpeg .png .webp .pgm .ppm, in any case. Names that
+ * begin with a dot, other files, and folders inside a person's are passed
+ * over. People with one photo are kept: they serve as negatives.
+ * ERR_BAD_FIELD, with folder and counts: no such folder, one given twice,
+ * fewer than two people, nobody with two photos, more than DATASET_MAX_*, a
+ * link that leads out of its DIR or nowhere (links inside are followed).
+ * ERR_FILE: a folder cannot be read. ERR_NOMEM. On failure *out is zero. */
 int dataset_open(const char *dirs, struct dataset *out, struct error *err);
-void dataset_fini(struct dataset *d);
-/* Move `part` (0..1) of the people, drawn by seed, to *held. */
+void dataset_fini(struct dataset *d); /* also of zero */
+
+/* Move `part` (0 up to 1) of the people, at least two, drawn by seed, to
+ * *held (zero when part is 0); both stay in order. ERR_BAD_FIELD, and d as it
+ * was, when either would have fewer than two people or nobody with two
+ * photos. ERR_NOMEM. */
 int dataset_split(struct dataset *d, double part, uint64_t seed,
                   struct dataset *held, struct error *err);
-
-/* How a face is disturbed before each use; zero: not at all. */
-struct augment {
-    bool random_crop, random_flip; /* the script's */
-    float jitter; /* parts of the side: shift and scale, 0.05 */
-    float rotate; /* degrees either way */
-    float light;  /* gain and offset of brightness and contrast, 0.3 */
-    float grey;   /* chance of a grey picture */
-    float blur;   /* chance of a Gaussian blur, sigma up to 2 */
-    float noise;  /* chance of noise, sigma up to 12 */
-    float jpeg;   /* chance of a JPEG round trip, quality 30..90 */
-    float shrink; /* chance of shrinking to 24..64 pixels and back */
-    float erase;  /* chance of a grey rectangle */
-};
-/* "none", "script" or "strong", or "jitter=0.05,blur=0.2,…". */
-int augment_parse(const char *text, struct augment *out, struct error *err);
-
-struct loader; /* decode threads and the cache of crops */
-struct loader_options {
-    const struct dataset *dataset;
-    const struct contract *contract; /* crop kind, size, scaling */
-    const struct detector *detector; /* of raw photos; else NULL */
-    const struct augment *augment;   /* NULL: none (centre crop) */
-    int n_threads;                   /* 0: the cores */
-    int64_t max_bytes;               /* of crops in memory; 0: 2 GiB */
-    int ahead;                       /* batches read before they are asked
-                                        for; 0: 4 */
-    int max_bad;                     /* photos that may fail; 0: a tenth */
-};
-struct loader *loader_new(const struct loader_options *opt, struct error *err);
-void loader_free(struct loader *l);
-/* Ask for a batch: photos' indices; seeds[i] draws the disturbance of the
- * i-th, so that what comes does not depend on threads. Batches come in the
- * order asked. */
-int loader_ask(struct loader *l, const int *photos, const uint64_t *seeds,
-               int n, struct error *err);
-/* Wait for the oldest batch asked for: out [n,3,h,w] in the contract's
- * numbers; ok [n]: false where the photo is bad (its row is zero). second:
- * NULL, or a second contract's chip of the same disturbed face (a teacher's),
- * at second's size and scaling, into out2. ERR_BAD_FIELD when more than
- * max_bad photos have failed: the text names the last. */
-int loader_take(struct loader *l, float *out, bool *ok,
-                const struct contract *second, float *out2, struct error *err);
-/* Photos that failed so far: relative path and why, NULL at the end. */
-const char *loader_failure(struct loader *l, int i, const char **why);
-int loader_failures(struct loader *l);
 
 #endif
