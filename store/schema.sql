@@ -34,7 +34,7 @@ CREATE TABLE face (
 ) STRICT;
 CREATE INDEX face_subject ON face (subject_id, id);
 
--- sha256: of the model file, hex.
+-- sha256: of the model file without its thresholds, hex: the model's id.
 CREATE TABLE model (
     id INTEGER PRIMARY KEY,
     sha256 TEXT NOT NULL UNIQUE CHECK (length(sha256) = 64),

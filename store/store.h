@@ -24,7 +24,7 @@ enum {
                                     [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
     STORE_NAME_MAX = 255,        /* bytes of UTF-8, opaque, never a key */
     STORE_METADATA_MAX = 16384,  /* bytes of JSON text, an object */
-    STORE_MODEL_ID_LEN = 64,     /* sha256 of the model file, hex */
+    STORE_MODEL_ID_LEN = 64,     /* see struct model */
     STORE_IDEM_KEY_MAX = 255,    /* bytes */
     STORE_CROP_MAX = 512 * 1024, /* bytes of one kept crop */
     STORE_DIM_MAX = 4096,        /* numbers of an embedding */

@@ -118,6 +118,19 @@ static inline void make_output(struct make *m, const char *name)
     m->graph.output[m->graph.n_output++] = make_value(m, name, 0, NULL);
 }
 
+static inline void make_pair(struct make *m, const char *key, const char *value)
+{
+    Onnx__StringStringEntryProto *p = make_get(m, sizeof(*p));
+
+    if (!m->model.metadata_props)
+        m->model.metadata_props =
+            make_get(m, MAKE_MAX * sizeof(*m->model.metadata_props));
+    onnx__string_string_entry_proto__init(p);
+    p->key = (char *)key;
+    p->value = (char *)value;
+    m->model.metadata_props[m->model.n_metadata_props++] = p;
+}
+
 /* Rank 0 to 4: the dimensions end at the first 0. */
 static inline Onnx__TensorProto *make_tensor(struct make *m, const char *name,
                                              int type, int d0, int d1, int d2,

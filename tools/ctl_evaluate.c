@@ -266,7 +266,8 @@ int ctl_evaluate(int argc, char **argv)
     a.run.skipped = show_skipped;
     a.run.user = &screen;
     if (measure_run(&a.run, &m, &err) ||
-        (a.write && measure_write(a.run.model, &m, &err))) {
+        (a.write && model_write_thresholds(a.run.model, m.thresholds,
+                                           m.n_thresholds, &err))) {
         fprintf(stderr, "facenetctl: %s\n", err.text);
         return CTL_ERROR;
     }

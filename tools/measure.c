@@ -501,30 +501,3 @@ out:
     pairs_fini(&pairs);
     return rc;
 }
-
-int measure_write(const char *model, const struct measurement *m,
-                  struct error *err)
-{
-    const struct device_options one = {.n_threads = 1};
-    struct device *dev = backend_cpu.device_open(&one, err);
-    struct onnx_metadata keep = {0};
-    struct graph *g = NULL;
-    struct model *loaded = NULL;
-    int rc = -1;
-
-    if (!dev)
-        return -1;
-    loaded = model_load(model, dev, NULL, err);
-    g = loaded ? onnx_load(model, &keep, err) : NULL;
-    if (g) {
-        struct contract c = loaded->contract; /* its golden pair is borrowed */
-        memcpy(c.thresholds, m->thresholds, sizeof(m->thresholds));
-        c.n_thresholds = m->n_thresholds;
-        rc = model_save(g, &c, &keep, dev, model, err);
-    }
-    onnx_metadata_fini(&keep);
-    graph_free(g);
-    model_free(loaded);
-    dev->backend->device_close(dev);
-    return rc;
-}

@@ -47,8 +47,4 @@ struct measurement {
 int measure_run(const struct measure_options *opt, struct measurement *out,
                 struct error *err);
 
-/* Put the measured thresholds into the model file's contract. */
-int measure_write(const char *model, const struct measurement *m,
-                  struct error *err);
-
 #endif

@@ -160,9 +160,7 @@ struct graph *onnx_parse(const void *bytes, size_t len_bytes,
     return build(unpack(bytes, len_bytes, err), meta, err);
 }
 
-/* The file's bytes, malloc'd. */
-static uint8_t *read_file(const char *path, size_t *len_bytes,
-                          struct error *err)
+uint8_t *onnx_read_file(const char *path, size_t *len_bytes, struct error *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     uint8_t *bytes = NULL;
@@ -209,19 +207,32 @@ out:
     return bytes;
 }
 
-struct graph *onnx_load(const char *path, struct onnx_metadata *meta,
-                        struct error *err)
+struct graph *onnx_load_digest(const char *path, const char *without,
+                               uint8_t digest[CRYPTO_SHA256_LEN],
+                               struct onnx_metadata *meta, struct error *err)
 {
     Onnx__ModelProto *model = NULL;
     struct graph *g;
     size_t len;
-    uint8_t *bytes = read_file(path, &len, err);
+    uint8_t *bytes = onnx_read_file(path, &len, err);
 
     if (bytes)
         model = unpack(bytes, len, err);
+    if (model && digest &&
+        (onnx_strip(bytes, &len, without, err) ||
+         crypto_sha256(bytes, len, digest, err))) {
+        onnx__model_proto__free_unpacked(model, NULL);
+        model = NULL;
+    }
     free(bytes); /* before the weights are decoded: these files are large */
     g = build(model, meta, err);
     if (!g)
         error_context(err, "%.100s", path);
     return g;
+}
+
+struct graph *onnx_load(const char *path, struct onnx_metadata *meta,
+                        struct error *err)
+{
+    return onnx_load_digest(path, NULL, NULL, meta, err);
 }

@@ -6,6 +6,7 @@
 #ifndef CORE_ENGINE_ONNX_H
 #define CORE_ENGINE_ONNX_H
 
+#include "core/base/crypto.h"
 #include "core/engine/graph.h"
 
 enum {
@@ -31,6 +32,17 @@ struct graph *onnx_parse(const void *bytes, size_t len_bytes,
                          struct onnx_metadata *meta, struct error *err);
 struct graph *onnx_load(const char *path, struct onnx_metadata *meta,
                         struct error *err);
+
+/* The same, and the SHA-256 of the file's bytes but for the metadata pairs
+ * whose key begins with `without`: one reading gives both. */
+struct graph *onnx_load_digest(const char *path, const char *without,
+                               uint8_t digest[CRYPTO_SHA256_LEN],
+                               struct onnx_metadata *meta, struct error *err);
+
+/* Put meta, whose keys begin with prefix, in the place of the file's metadata
+ * pairs whose keys do. Every other byte stays; atomically, as onnx_save. */
+int onnx_replace_metadata(const char *path, const char *prefix,
+                          const struct onnx_metadata *meta, struct error *err);
 
 /* Write g (opset 13) atomically: temporary file, fsync, rename. */
 int onnx_save(const struct graph *g, const struct onnx_metadata *meta,

@@ -79,21 +79,12 @@ enum {
     MODEL_LAST_FIELD = 26
 };
 
-struct bytes {
-    const uint8_t *p, *end;
-};
-
-struct field {
-    uint32_t number, wire;
-    struct bytes body; /* wire type 2 only */
-};
-
 struct guard {
     int n_fields, n_nodes, n_graphs;
     struct error *err;
 };
 
-static bool read_varint(struct bytes *b, uint64_t *out)
+static bool read_varint(struct onnx_bytes *b, uint64_t *out)
 {
     uint64_t v = 0;
     for (int shift = 0; shift < 64; shift += 7) {
@@ -109,7 +100,7 @@ static bool read_varint(struct bytes *b, uint64_t *out)
     return false;
 }
 
-static bool read_field(struct bytes *b, struct field *out)
+bool onnx_next_field(struct onnx_bytes *b, struct onnx_field *out)
 {
     uint64_t tag, len;
 
@@ -117,7 +108,7 @@ static bool read_field(struct bytes *b, struct field *out)
         return false;
     out->number = (uint32_t)(tag >> 3);
     out->wire = (uint32_t)(tag & 7);
-    out->body = (struct bytes){b->p, b->p};
+    out->body = (struct onnx_bytes){b->p, b->p};
     switch (out->wire) {
     case 0:
         return read_varint(b, &len);
@@ -136,7 +127,7 @@ static bool read_field(struct bytes *b, struct field *out)
     }
     if (len > (uint64_t)(b->end - b->p))
         return false;
-    out->body = (struct bytes){b->p, b->p + len};
+    out->body = (struct onnx_bytes){b->p, b->p + len};
     b->p += len;
     return true;
 }
@@ -150,13 +141,13 @@ static const struct rule *find_rule(enum message in, uint32_t field)
 }
 
 /* The name of a node, else its first output, cut to fit. */
-static void node_name(struct bytes b, char *out, size_t size)
+static void node_name(struct onnx_bytes b, char *out, size_t size)
 {
-    struct field f;
+    struct onnx_field f;
     bool named = false;
 
     out[0] = '\0';
-    while (b.p < b.end && read_field(&b, &f)) {
+    while (b.p < b.end && onnx_next_field(&b, &f)) {
         size_t len = (size_t)(f.body.end - f.body.p);
         if (f.wire != 2 || !len || named ||
             (f.number != 3 && (f.number != 2 || out[0])))
@@ -184,15 +175,15 @@ static int count_up(struct guard *g, enum message sub)
 }
 
 /* Recursion ends because the rules form no cycle. */
-static int walk(struct guard *g, enum message in, struct bytes b)
+static int walk(struct guard *g, enum message in, struct onnx_bytes b)
 {
-    struct field f;
+    struct onnx_field f;
     const struct rule *rule;
     enum message sub;
     char name[64];
 
     while (b.p < b.end) {
-        if (!read_field(&b, &f))
+        if (!onnx_next_field(&b, &f))
             return error_set(g->err, ERR_MODEL,
                              "damaged or cut short: not an ONNX file");
         if (in == MODEL && f.number > MODEL_LAST_FIELD)
@@ -229,7 +220,7 @@ int onnx_guard(const uint8_t *bytes, size_t len_bytes, struct error *err)
 {
     struct guard g = {.err = err};
 
-    if (walk(&g, MODEL, (struct bytes){bytes, bytes + len_bytes}))
+    if (walk(&g, MODEL, (struct onnx_bytes){bytes, bytes + len_bytes}))
         return -1;
     if (!g.n_graphs)
         return error_set(err, ERR_MODEL, "no graph: not an ONNX model");

@@ -5,6 +5,8 @@
 #ifndef CORE_ENGINE_ONNX_PRIV_H
 #define CORE_ENGINE_ONNX_PRIV_H
 
+#include <stdio.h>
+
 #include "onnx.pb-c.h"
 
 #include "core/engine/graph.h"
@@ -22,6 +24,27 @@ struct graph *onnx_read(const Onnx__ModelProto *m, struct error *err);
  * counts that would make it allocate far more than the file's size, and
  * everything whose mere presence is refused. */
 int onnx_guard(const uint8_t *bytes, size_t len_bytes, struct error *err);
+/* The wire format, field by field. */
+struct onnx_bytes {
+    const uint8_t *p, *end;
+};
+struct onnx_field {
+    uint32_t number, wire;
+    struct onnx_bytes body; /* of wire type 2: what it holds */
+};
+/* The next field, with *b moved behind it; false: damaged or cut short. */
+bool onnx_next_field(struct onnx_bytes *b, struct onnx_field *out);
+/* Leaves out the metadata pairs whose key begins with prefix, in place. */
+int onnx_strip(uint8_t *bytes, size_t *len_bytes, const char *prefix,
+               struct error *err);
+
+/* The file's bytes, malloc'd; and a file written whole or not at all by put,
+ * whose failures the stream's error tells. */
+uint8_t *onnx_read_file(const char *path, size_t *len_bytes, struct error *err);
+typedef void (*onnx_put_fn)(FILE *f, const void *what);
+int onnx_write_file(const char *path, onnx_put_fn put, const void *what,
+                    struct error *err);
+
 /* UTF-8 without control characters; line ends and tabs where lines. */
 bool onnx_text_ok(const char *text);
 bool onnx_lines_ok(const char *text);

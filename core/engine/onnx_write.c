@@ -572,34 +572,40 @@ struct sink {
 static void append(ProtobufCBuffer *base, size_t len, const uint8_t *data)
 {
     struct sink *s = (struct sink *)base;
-    fwrite(data, 1, len, s->f); /* the caller asks ferror */
+    fwrite(data, 1, len, s->f); /* onnx_write_file asks ferror */
 }
 
-static int write_file(const Onnx__ModelProto *m, const char *path,
-                      struct error *err)
+static void put_model(FILE *f, const void *what)
 {
-    struct sink sink = {.base = {append}};
+    struct sink sink = {.base = {append}, .f = f};
+    onnx__model_proto__pack_to_buffer(what, &sink.base);
+}
+
+int onnx_write_file(const char *path, onnx_put_fn put, const void *what,
+                    struct error *err)
+{
     size_t len = strlen(path) + 8;
     char *part = malloc(len);
     int fd = -1, bad = -1;
+    FILE *f;
 
     if (!part)
         return error_set(err, ERR_NOMEM, "no memory for a name");
     snprintf(part, len, "%s.XXXXXX", path);
     fd = mkstemp(part);
-    sink.f = fd < 0 ? NULL : fdopen(fd, "wb");
-    if (sink.f) {
-        onnx__model_proto__pack_to_buffer(m, &sink.base);
-        bad = fflush(sink.f) || ferror(sink.f) || fchmod(fd, 0644) ||
-              fsync(fd) || rename(part, path);
+    f = fd < 0 ? NULL : fdopen(fd, "wb");
+    if (f) {
+        put(f, what);
+        bad = fflush(f) || ferror(f) || fchmod(fd, 0644) || fsync(fd) ||
+              rename(part, path);
     }
     if (bad)
         error_set(err, ERR_FILE, "%.150s cannot be written: %s", path,
                   strerror(errno));
     if (bad && fd >= 0)
         unlink(part);
-    if (sink.f)
-        fclose(sink.f);
+    if (f)
+        fclose(f);
     else if (fd >= 0)
         close(fd);
     free(part);
@@ -626,7 +632,7 @@ int onnx_save(const struct graph *g, const struct onnx_metadata *meta,
         m.n_opset_import = 1;
         m.opset_import = opsets;
         m.graph = w.out;
-        bad = write_file(&m, path, err);
+        bad = onnx_write_file(path, put_model, &m, err);
     }
     while (w.blocks) {
         struct block *next = w.blocks->next;

@@ -315,6 +315,21 @@ static int read_threshold(struct contract *c, const char *key, const char *v,
     return 0;
 }
 
+int contract_read_thresholds(struct contract *c,
+                             const struct onnx_metadata *meta,
+                             struct error *err)
+{
+    char key[64];
+
+    for (int i = 0; i < MODEL_MAX_THRESHOLDS; i++) {
+        snprintf(key, sizeof(key), CONTRACT_THRESHOLD "%d", i);
+        const char *value = onnx_metadata_get(meta, key);
+        if (value && read_threshold(c, key + strlen("facenetd."), value, err))
+            return -1;
+    }
+    return 0;
+}
+
 int contract_read(struct contract *c, const struct onnx_metadata *meta,
                   struct error *err)
 {
@@ -328,13 +343,7 @@ int contract_read(struct contract *c, const struct onnx_metadata *meta,
         if (value && keys[i].read(c, value, err))
             return -1;
     }
-    for (int i = 0; i < MODEL_MAX_THRESHOLDS; i++) {
-        snprintf(key, sizeof(key), "facenetd.threshold.%d", i);
-        const char *value = onnx_metadata_get(meta, key);
-        if (value && read_threshold(c, key + strlen("facenetd."), value, err))
-            return -1;
-    }
-    return 0;
+    return contract_read_thresholds(c, meta, err);
 }
 
 /* --- does the network fit?
@@ -467,6 +476,22 @@ static int put_golden(const struct contract *c, struct onnx_metadata *meta,
     return bad;
 }
 
+int contract_write_thresholds(const struct contract *c,
+                              struct onnx_metadata *meta, struct error *err)
+{
+    for (int i = 0; i < c->n_thresholds; i++) {
+        const struct model_threshold *t = &c->thresholds[i];
+        char key[32], value[128];
+        snprintf(key, sizeof(key), "threshold.%d", i);
+        snprintf(value, sizeof(value), "%.9g %.9g %lld %lld", t->far,
+                 t->threshold, (long long)t->n_impostor,
+                 (long long)t->n_accepted);
+        if (put(meta, key, value, err))
+            return -1;
+    }
+    return 0;
+}
+
 int contract_write(const struct contract *c, struct onnx_metadata *meta,
                    struct error *err)
 {
@@ -485,15 +510,7 @@ int contract_write(const struct contract *c, struct onnx_metadata *meta,
         put(meta, "parent", *c->parent ? c->parent : NULL, err) ||
         put(meta, "compatible", *c->compatible ? c->compatible : NULL, err))
         return -1;
-    for (int i = 0; i < c->n_thresholds; i++) {
-        const struct model_threshold *t = &c->thresholds[i];
-        char key[32], value[128];
-        snprintf(key, sizeof(key), "threshold.%d", i);
-        snprintf(value, sizeof(value), "%.9g %.9g %lld %lld", t->far,
-                 t->threshold, (long long)t->n_impostor,
-                 (long long)t->n_accepted);
-        if (put(meta, key, value, err))
-            return -1;
-    }
+    if (contract_write_thresholds(c, meta, err))
+        return -1;
     return put_golden(c, meta, err);
 }

@@ -188,7 +188,6 @@ static int name_model(struct model *m, const char *path, struct error *err)
 {
     const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
     size_t len = strlen(base);
-    uint8_t digest[CRYPTO_SHA256_LEN];
 
     if (len > 5 && !strcmp(base + len - 5, ".onnx"))
         len -= 5;
@@ -197,9 +196,6 @@ static int name_model(struct model *m, const char *path, struct error *err)
                          "the file's name is longer than %zu bytes",
                          sizeof(m->name) - 1);
     memcpy(m->name, base, len);
-    if (crypto_sha256_file(path, digest, err))
-        return -1;
-    crypto_hex(digest, sizeof(digest), m->id);
     return 0;
 }
 
@@ -208,15 +204,17 @@ struct model *model_load(const char *path, struct device *dev, bool *bf16_ok,
 {
     struct onnx_metadata meta = {0};
     struct model *m = calloc(1, sizeof(*m));
+    uint8_t digest[CRYPTO_SHA256_LEN];
     int bad = -1;
 
     if (bf16_ok)
         *bf16_ok = false;
     if (!m)
         return error_null(err, ERR_NOMEM, "no memory for a model");
-    m->graph = onnx_load(path, &meta, err);
+    m->graph = onnx_load_digest(path, CONTRACT_THRESHOLD, digest, &meta, err);
     if (!m->graph)
         goto out;
+    crypto_hex(digest, sizeof(digest), m->id);
     bad = name_model(m, path, err);
     if (!bad && !onnx_metadata_get(&meta, "facenetd.version"))
         bad = error_set(err, ERR_NO_CONTRACT,
@@ -299,6 +297,28 @@ out:
     network_free(net);
     free(read_back.golden);
     free(full.golden);
+    onnx_metadata_fini(&meta);
+    return bad;
+}
+
+int model_write_thresholds(const char *path, const struct model_threshold *t,
+                           int n, struct error *err)
+{
+    struct contract c = {.n_thresholds = n}, read_back = {0};
+    struct onnx_metadata meta = {0};
+    struct model *m;
+    int bad = -1;
+
+    if (n < 0 || n > MODEL_MAX_THRESHOLDS)
+        return error_set(err, ERR_MODEL, "%d thresholds: 0 to %d are possible",
+                         n, MODEL_MAX_THRESHOLDS);
+    for (int i = 0; i < n; i++)
+        c.thresholds[i] = t[i];
+    m = model_load(path, NULL, NULL, err); /* a contract is there */
+    if (m && !contract_write_thresholds(&c, &meta, err) &&
+        !contract_read_thresholds(&read_back, &meta, err))
+        bad = onnx_replace_metadata(path, CONTRACT_THRESHOLD, &meta, err);
+    model_free(m);
     onnx_metadata_fini(&meta);
     return bad;
 }

@@ -53,8 +53,8 @@ struct contract {
     bool normalised;     /* the graph's output is already a unit vector */
     char licence[256];   /* facenetd.licence */
     char source[256];    /* facenetd.source: where it came from */
-    char parent[65];     /* facenetd.parent: sha256 of the model it was
-                            tuned from */
+    char parent[65];     /* facenetd.parent: id of the model it was tuned
+                            from */
     char compatible[65]; /* facenetd.compatible: id of a model with whose
                             embeddings this one's may be compared (harmonic
                             training); else "" */
@@ -67,7 +67,8 @@ struct contract {
 };
 
 struct model {
-    char id[65];   /* sha256 of the file, hex */
+    char id[65];   /* sha256 of the file without its thresholds, hex: what is
+                      measured on a model does not make it another */
     char name[64]; /* file name without .onnx */
     struct graph *graph;
     struct contract contract;
@@ -92,6 +93,11 @@ double model_threshold(const struct model *m, double far, double *stated);
 int model_save(const struct graph *g, const struct contract *c,
                const struct onnx_metadata *keep, struct device *dev,
                const char *path, struct error *err);
+
+/* Replace the thresholds of a model file; nothing else in it changes, nor does
+ * its id. What model_load would refuse is not written. */
+int model_write_thresholds(const char *path, const struct model_threshold *t,
+                           int n, struct error *err);
 
 /* Text of crop and scale kinds to fields ("arcface-112",
  * "box-margin:44,182", "fixed:127.5,128", "per-image", "none", "rgb"). */

@@ -19,5 +19,12 @@ int contract_check(struct contract *c, const struct graph *g,
                    struct error *err);
 int contract_write(const struct contract *c, struct onnx_metadata *meta,
                    struct error *err);
+/* The thresholds alone, which are no part of a model's id. */
+#define CONTRACT_THRESHOLD "facenetd.threshold."
+int contract_read_thresholds(struct contract *c,
+                             const struct onnx_metadata *meta,
+                             struct error *err);
+int contract_write_thresholds(const struct contract *c,
+                              struct onnx_metadata *meta, struct error *err);
 
 #endif

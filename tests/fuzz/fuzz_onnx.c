@@ -60,6 +60,8 @@ static uint8_t *seed_model(unsigned which, size_t *len)
         make_numbers(&m, n, "perm", 4, 0, 1, 3, 2);
     }
     make_output(&m, "y");
+    make_pair(&m, "author", "me");
+    make_pair(&m, "facenetd.threshold.3", "0.5 1 2 1");
     bytes = make_bytes(&m, len);
     make_end(&m);
     return bytes;
@@ -127,6 +129,53 @@ static void check_saved(const struct graph *g, const struct onnx_metadata *meta)
     graph_free(h);
 }
 
+static const char prefix[] = "facenetd.threshold.";
+
+/* Any file that is read: pairs with the prefix are replaced, all else, and the
+ * digest without them, is as before. */
+static void check_spliced(const uint8_t *data, size_t len,
+                          const struct onnx_metadata *meta)
+{
+    static char path[64];
+    static const char *const keys[2] = {"facenetd.threshold.0",
+                                        "facenetd.threshold.77"};
+    struct onnx_metadata put = {0}, got = {0};
+    uint8_t before[CRYPTO_SHA256_LEN], after[CRYPTO_SHA256_LEN];
+    struct error err = {0};
+    struct graph *g;
+    FILE *f;
+    int n = 0;
+
+    snprintf(path, sizeof(path), "/tmp/facenetd-fuzz-%d.splice", (int)getpid());
+    f = fopen(path, "wb");
+    check(f && fwrite(data, 1, len, f) == len && !fclose(f), "no file");
+    g = onnx_load_digest(path, prefix, before, NULL, &err);
+    check(g != NULL, err.text);
+    graph_free(g);
+    for (int i = 0; i < 2; i++)
+        check(!onnx_metadata_set(&put, keys[i], "0.5 1 2 1", &err), err.text);
+    check(!onnx_replace_metadata(path, prefix, &put, &err), err.text);
+    g = onnx_load_digest(path, prefix, after, &got, &err);
+    unlink(path);
+    /* a file with as many pairs as there may be takes no more */
+    check(g || meta->n + 2 > ONNX_MAX_METADATA, err.text);
+    for (int i = 0; g && i < meta->n; i++) {
+        if (!strncmp(meta->keys[i], prefix, strlen(prefix)))
+            continue;
+        check(!strcmp(got.keys[n], meta->keys[i]) &&
+                  !strcmp(got.values[n], meta->values[i]),
+              "another pair has changed");
+        n++;
+    }
+    check(!g || (got.n == n + 2 && !strcmp(got.keys[n], keys[0]) &&
+                 !strcmp(got.keys[n + 1], keys[1])),
+          "the new pairs are not there");
+    check(!g || !memcmp(before, after, sizeof(before)), "another digest");
+    onnx_metadata_fini(&put);
+    onnx_metadata_fini(&got);
+    graph_free(g);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct onnx_metadata meta = {0};
@@ -139,6 +188,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     if (g) {
         check_graph(g);
         check_saved(g, &meta);
+        check_spliced(data, len, &meta);
     } else {
         check(err.code == ERR_MODEL && *err.text, "no reason");
     }

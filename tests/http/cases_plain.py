@@ -646,6 +646,20 @@ def _(ctx):
     assert info["id"] in text and "golden pair holds" in text
 
 
+@case("facenetctl: thresholds do not change a model's id, anything else does")
+def _(ctx):
+    def imported(name, *args):
+        path = ctx.path(name)
+        run(CTL, "model", "import", os.path.join(models(ctx), "embedder.onnx"), "--crop",
+            "arcface-112", "--scale", "none", *args, "-o", path)
+        return json.loads(run(CTL, "model", "info", path, "--json").stdout)
+    bare = imported("bare.onnx")
+    given = imported("given.onnx", "--threshold", "0.01:1.5:3000:30")
+    assert given["contract"]["thresholds"] != bare["contract"]["thresholds"]
+    assert given["id"] == bare["id"] == hashlib.sha256(read(ctx.path("bare.onnx"))).hexdigest()
+    assert imported("other.onnx", "--licence", "BSD")["id"] != bare["id"]
+
+
 @case("facenetctl: a refused photo is exit 2 and named")
 def _(ctx):
     d = daemon(ctx)

@@ -409,6 +409,209 @@ static void test_keep(void **state)
     graph_free(g);
 }
 
+/* --- the id
+ * --------------------------------------------------------------------- */
+
+static uint8_t *read_bytes(const char *name, size_t *len)
+{
+    FILE *f = fopen(file(name), "rb");
+    uint8_t *bytes;
+
+    assert_non_null(f);
+    fseek(f, 0, SEEK_END);
+    *len = (size_t)ftell(f);
+    rewind(f);
+    bytes = malloc(*len + 1);
+    assert_non_null(bytes);
+    assert_int_equal(fread(bytes, 1, *len, f), *len);
+    fclose(f);
+    return bytes;
+}
+
+static void write_bytes(const char *name, const uint8_t *bytes, size_t len)
+{
+    FILE *f = fopen(file(name), "wb");
+
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, len, f), len);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Loads without a device: what is asked for is the id. */
+static void id_of(const char *name, char out[65])
+{
+    struct error err = {0};
+    struct model *m = model_load(file(name), NULL, NULL, &err);
+
+    if (!m)
+        fail_msg("%s", err.text);
+    memcpy(out, m->id, 65);
+    model_free(m);
+}
+
+static const struct model_threshold measured[] = {
+    {1e-1, 1.75, 3000, 300}, {1e-2, 1.5, 3000, 30}, {1e-4, 1.125, 400000, 40}};
+
+/* Writing thresholds changes them and nothing else, and not the id. */
+static void check_writes(const char *name)
+{
+    char before[65];
+    struct error err = {0};
+
+    id_of(name, before);
+    for (int n = 3; n >= 0; n--) {
+        struct model *m;
+        if (model_write_thresholds(file(name), measured, n, &err))
+            fail_msg("%s", err.text);
+        m = model_load(file(name), device, NULL, &err);
+        if (!m)
+            fail_msg("%s", err.text);
+        assert_string_equal(m->id, before);
+        assert_int_equal(m->contract.n_thresholds, n);
+        assert_memory_equal(m->contract.thresholds, measured,
+                            (size_t)n * sizeof(measured[0]));
+        model_free(m);
+    }
+}
+
+static void test_id_keeps(void **state)
+{
+    struct contract c = embedder();
+    struct onnx_metadata meta = {0};
+    struct error err = {0};
+    char first[65], hex[65];
+    uint8_t *bytes, digest[CRYPTO_SHA256_LEN];
+    struct graph *g;
+    size_t len;
+
+    (void)state;
+    save(&c, "same.onnx");
+    id_of("same.onnx", first);
+    check_writes("same.onnx");
+    /* without thresholds the id is the plain digest of the file */
+    bytes = read_bytes("same.onnx", &len);
+    assert_int_equal(crypto_sha256(bytes, len, digest, &err), 0);
+    crypto_hex(digest, sizeof(digest), hex);
+    assert_string_equal(hex, first);
+    free(bytes);
+    /* the same with none from the start, and written by model_save */
+    c.n_thresholds = 0;
+    save(&c, "same.onnx");
+    id_of("same.onnx", hex);
+    assert_string_equal(hex, first);
+    /* anything else is another model */
+    snprintf(c.licence, sizeof(c.licence), "BSD");
+    save(&c, "same.onnx");
+    id_of("same.onnx", hex);
+    assert_string_not_equal(hex, first);
+    g = onnx_load(file("same.onnx"), &meta, &err);
+    assert_non_null(g);
+    for (int i = 0; i < 2; i++) {
+        char was[65];
+        memcpy(was, hex, sizeof(was));
+        onnx_metadata_set(&meta, i ? "facenetd.threshol" : "author", "1", &err);
+        assert_int_equal(onnx_save(g, &meta, file("same.onnx"), &err), 0);
+        id_of("same.onnx", hex);
+        assert_string_not_equal(hex, was);
+    }
+    onnx_metadata_fini(&meta);
+    graph_free(g);
+}
+
+/* Lays a good file's fields out as another program might: metadata first,
+ * then the rest, between them a threshold whose pair has its value before
+ * its key, and two keys. */
+static void test_id_of_foreign_order(void **state)
+{
+    static const uint8_t pair[] = "\x72\x30\x12\x12"
+                                  "0.5 1.9 10 5      " /* 18 */
+                                  "\x0a\x03oak"        /* the last key counts */
+                                  "\x0a\x15"
+                                  "facenetd.threshold.70";
+    struct contract c = embedder();
+    uint8_t *bytes, *odd;
+    size_t len, at = 0, n = 0;
+    char id[65], other[65];
+
+    (void)state;
+    c.n_thresholds = 0;
+    save(&c, "order.onnx");
+    id_of("order.onnx", other);
+    bytes = read_bytes("order.onnx", &len);
+    odd = malloc(len + sizeof(pair) + 16);
+    assert_non_null(odd);
+    /* tags of one byte, then a number or a length */
+    for (int pass = 0; pass < 2; pass++) {
+        for (at = 0; at < len;) {
+            uint8_t tag = bytes[at];
+            size_t from = at++, body = 0;
+            for (int shift = 0;; shift += 7) {
+                body |= (size_t)(bytes[at] & 0x7f) << shift;
+                if (!(bytes[at++] & 0x80))
+                    break;
+            }
+            at += (tag & 7) == 2 ? body : 0;
+            if ((tag >> 3 == 14) != (pass == 0))
+                continue;
+            memcpy(odd + n, bytes + from, at - from);
+            n += at - from;
+        }
+        if (pass == 0) {
+            memcpy(odd + n, pair, sizeof(pair) - 1);
+            n += sizeof(pair) - 1;
+        }
+    }
+    assert_int_equal(n, len + sizeof(pair) - 1);
+    write_bytes("order.onnx", odd, n);
+    id_of("order.onnx", id);
+    assert_string_not_equal(id, other);
+    check_writes("order.onnx");
+    free(bytes);
+    bytes = read_bytes("order.onnx", &len);
+    assert_int_equal(len, n - (sizeof(pair) - 1));
+    free(bytes);
+    free(odd);
+}
+
+static void test_write_refused(void **state)
+{
+    static const struct model_threshold bad[] = {
+        {1e-3, 4.5, 3000, 3}, {1e-3, 1.5, 3000, 3001}, {0, 1.5, 3000, 3}};
+    struct contract c = embedder();
+    struct model_threshold many[MODEL_MAX_THRESHOLDS + 1] = {{0}};
+    struct error err = {0};
+    struct graph *g;
+    uint8_t *before, *after;
+    size_t len, len_after;
+
+    (void)state;
+    save(&c, "refused.onnx");
+    before = read_bytes("refused.onnx", &len);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_int_equal(
+            model_write_thresholds(file("refused.onnx"), &bad[i], 1, &err), -1);
+        check_words(err.text, "facenetd.threshold.0");
+    }
+    assert_int_equal(model_write_thresholds(file("refused.onnx"), many,
+                                            MODEL_MAX_THRESHOLDS + 1, &err),
+                     -1);
+    check_words(err.text, "9 thresholds|8");
+    after = read_bytes("refused.onnx", &len_after);
+    assert_int_equal(len, len_after);
+    assert_memory_equal(before, after, len);
+    free(before);
+    free(after);
+    assert_int_equal(
+        model_write_thresholds(file("none.onnx"), measured, 1, &err), -1);
+    assert_int_equal(err.code, ERR_FILE);
+    g = network("nns2", 16);
+    assert_int_equal(onnx_save(g, NULL, file("bare.onnx"), &err), 0);
+    assert_int_equal(
+        model_write_thresholds(file("bare.onnx"), measured, 1, &err), -1);
+    assert_int_equal(err.code, ERR_NO_CONTRACT);
+    graph_free(g);
+}
+
 /* A trained network keeps its golden pair in bf16, too. */
 static void test_trained(void **state)
 {
@@ -450,7 +653,8 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     static const char *const names[] = {"round", "detector", "scale",  "bare",
-                                        "keys",  "bad",      "weight", "keep"};
+                                        "keys",  "bad",      "weight", "keep",
+                                        "same",  "order",    "refused"};
     char name[32];
 
     (void)state;
@@ -475,6 +679,9 @@ int main(void)
         cmocka_unit_test(test_changed_weight),
         cmocka_unit_test(test_save_refused),
         cmocka_unit_test(test_keep),
+        cmocka_unit_test(test_id_keeps),
+        cmocka_unit_test(test_id_of_foreign_order),
+        cmocka_unit_test(test_write_refused),
         cmocka_unit_test(test_trained),
     };
 
