@@ -1,7 +1,8 @@
 /* core/face/image.c - tells kinds of pictures apart, holds the limits, makes
  * pictures upright. The first step of the data path: face.c calls it with the
- * bytes of a request. The kinds themselves are in image_jpeg.c, image_png.c
- * and image_webp.c; each checks the declared size before it allocates. */
+ * bytes of a request. The kinds themselves are in image_jpeg.c, image_png.c,
+ * image_webp.c and image_pnm.c; each checks the declared size before it
+ * allocates. */
 #include "core/face/image.h"
 
 #include <assert.h>
@@ -293,20 +294,30 @@ void upright_put(const struct upright *up, int y, uint8_t *row, int channels)
     upright_put_band(up, y, row, 1);
 }
 
-struct image *image_decode(const void *bytes, size_t len_bytes,
-                           const struct image_limits *limits, struct error *err)
+static int source_init(struct image_source *src, const void *bytes,
+                       size_t len_bytes, const struct image_limits *limits,
+                       struct error *err)
 {
-    struct image_source src = {
+    *src = (struct image_source){
         .bytes = bytes,
         .len_bytes = len_bytes,
         .limits = limits_filled(limits),
     };
+    if (len_bytes > src->limits.max_bytes)
+        return error_set(err, ERR_TOO_LARGE,
+                         "the file has %zu bytes; at most %zu are read",
+                         len_bytes, src->limits.max_bytes);
+    src->end_ns = cpu_ns() + (int64_t)src->limits.max_ms * 1000000;
+    return 0;
+}
 
-    if (len_bytes > src.limits.max_bytes)
-        return error_null(err, ERR_TOO_LARGE,
-                          "the file has %zu bytes; at most %zu are read",
-                          len_bytes, src.limits.max_bytes);
-    src.end_ns = cpu_ns() + (int64_t)src.limits.max_ms * 1000000;
+struct image *image_decode(const void *bytes, size_t len_bytes,
+                           const struct image_limits *limits, struct error *err)
+{
+    struct image_source src;
+
+    if (source_init(&src, bytes, len_bytes, limits, err))
+        return NULL;
     if (has_magic(bytes, len_bytes, 0, "\xff\xd8", 2))
         return image_jpeg_decode(&src, err);
     if (has_magic(bytes, len_bytes, 0, "\x89PNG", 4))
@@ -315,4 +326,15 @@ struct image *image_decode(const void *bytes, size_t len_bytes,
         has_magic(bytes, len_bytes, 8, "WEBP", 4))
         return image_webp_decode(&src, err);
     return refuse_kind(bytes, len_bytes, err);
+}
+
+struct image *image_decode_pnm(const void *bytes, size_t len_bytes,
+                               const struct image_limits *limits,
+                               struct error *err)
+{
+    struct image_source src;
+
+    if (source_init(&src, bytes, len_bytes, limits, err))
+        return NULL;
+    return image_pnm_decode(&src, err);
 }

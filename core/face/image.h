@@ -38,6 +38,13 @@ struct image *image_decode(const void *bytes, size_t len_bytes,
                            const struct image_limits *limits,
                            struct error *err);
 
+/* Binary PGM or PPM (P5, P6) of 8 bits a sample, as old collections of faces
+ * come. Not part of image_decode, so that what the daemon takes is no more
+ * than people send. The same limits, errors and ownership. */
+struct image *image_decode_pnm(const void *bytes, size_t len_bytes,
+                               const struct image_limits *limits,
+                               struct error *err);
+
 /* Uninitialised pixels. ERR_NOMEM, ERR_TOO_LARGE. */
 struct image *image_new(int w, int h, struct error *err);
 void image_free(struct image *img); /* NULL is fine */
@@ -53,6 +60,10 @@ void image_resize(const struct image *img, int x, int y, int w, int h,
 /* JPEG, 4:4:4, quality 1..100. Hands over a malloc'd buffer. */
 int image_encode_jpeg(const struct image *img, int quality, uint8_t **out,
                       size_t *len_out, struct error *err);
+
+/* PNG, 8-bit RGB: lossless. Hands over a malloc'd buffer. */
+int image_encode_png(const struct image *img, uint8_t **out, size_t *len_out,
+                     struct error *err);
 
 /* EXIF orientation 1..8 of a TIFF block (after "Exif\0\0"); 1 on any oddity.
  * Exposed for its fuzz target. */

@@ -1,9 +1,10 @@
-/* core/face/image_png.c - PNG to RGB: the only user of libpng. The size is
- * taken from IHDR before the library sees a byte. Of the other chunks only
- * those that make the picture reach the library, which is told to drop the
- * rest (compressed text and profiles are where its bombs are), and to treat
- * what it calls benign errors and warnings as errors. Errors leave the library
- * by longjmp: the function that calls setjmp changes no local of its own. */
+/* core/face/image_png.c - PNG to RGB and back: the only user of libpng. The
+ * size is taken from IHDR before the library sees a byte. Of the other chunks
+ * only those that make the picture reach the library, which is told to drop
+ * the rest (compressed text and profiles are where its bombs are), and to
+ * treat what it calls benign errors and warnings as errors. Errors leave the
+ * library by longjmp: the function that calls setjmp changes no local of its
+ * own. */
 #include "core/face/image.h"
 
 #include <setjmp.h>
@@ -200,4 +201,79 @@ struct image *image_png_decode(const struct image_source *src,
         return NULL;
     }
     return r.up.img;
+}
+
+struct writer {
+    png_structp png;
+    png_infop info;
+    jmp_buf jump;
+    struct error *err;
+    uint8_t *out;
+    size_t len, cap;
+};
+
+static _Noreturn void on_write_error(png_structp png, png_const_charp text)
+{
+    struct writer *w = png_get_error_ptr(png);
+
+    if (text)
+        error_set(w->err, ERR_NOMEM, "a PNG cannot be written: %s", text);
+    longjmp(w->jump, 1);
+}
+
+static void on_write(png_structp png, png_bytep bytes, size_t len)
+{
+    struct writer *w = png_get_io_ptr(png);
+
+    if (len > w->cap - w->len) {
+        size_t cap = 2 * (w->len + len);
+        uint8_t *out = realloc(w->out, cap);
+        if (!out)
+            on_write_error(png, "no memory");
+        w->out = out;
+        w->cap = cap;
+    }
+    memcpy(w->out + w->len, bytes, len);
+    w->len += len;
+}
+
+static void on_flush(png_structp png)
+{
+    (void)png;
+}
+
+static int encode(struct writer *w, const struct image *img)
+{
+    if (setjmp(w->jump))
+        return -1;
+    w->png = png_create_write_struct(PNG_LIBPNG_VER_STRING, w, on_write_error,
+                                     on_write_error);
+    w->info = w->png ? png_create_info_struct(w->png) : NULL;
+    if (!w->info)
+        return error_set(w->err, ERR_NOMEM, "no memory to write a PNG");
+    png_set_write_fn(w->png, w, on_write, on_flush);
+    png_set_IHDR(w->png, w->info, (png_uint_32)img->w, (png_uint_32)img->h, 8,
+                 PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_write_info(w->png, w->info);
+    for (int y = 0; y < img->h; y++)
+        png_write_row(w->png, img->rgb + (size_t)y * (size_t)img->w * 3);
+    png_write_end(w->png, NULL);
+    return 0;
+}
+
+int image_encode_png(const struct image *img, uint8_t **out, size_t *len_out,
+                     struct error *err)
+{
+    struct writer w = {.err = err};
+    int status = encode(&w, img);
+
+    png_destroy_write_struct(&w.png, &w.info);
+    if (status) {
+        free(w.out);
+        return -1;
+    }
+    *out = w.out;
+    *len_out = w.len;
+    return 0;
 }

@@ -55,5 +55,7 @@ struct image *image_png_decode(const struct image_source *src,
                                struct error *err);
 struct image *image_webp_decode(const struct image_source *src,
                                 struct error *err);
+struct image *image_pnm_decode(const struct image_source *src,
+                               struct error *err);
 
 #endif

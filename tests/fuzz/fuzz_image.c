@@ -1,8 +1,10 @@
-/* tests/fuzz/fuzz_image.c - any bytes as a photo. What is decoded keeps to
- * the limits, what is not says why, and neither takes more than a second of
- * CPU time. Every pixel is read, so that a sanitiser sees where the picture is
- * smaller than it says. The seeds are made here: the mutator starts from one
- * now and then and mends the checksums of a PNG, which would stop all else. */
+/* tests/fuzz/fuzz_image.c - any bytes as a photo, or, where they begin so, as
+ * PGM or PPM. What is decoded keeps to the limits, what is not says why, and
+ * neither takes more than a second of CPU time. Every pixel is read, so that a
+ * sanitiser sees where the picture is smaller than it says. The seeds are made
+ * here: the mutator starts from one now and then and mends the checksums of a
+ * PNG, which would stop all else. */
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +14,7 @@
 #include "tests/make_image.h"
 
 enum {
-    N_SEEDS = 20,
+    N_SEEDS = 22,
     MAX_PIXELS = 1 << 20,
     MAX_SIDE = 4096
 };
@@ -33,6 +35,18 @@ static struct bytes seed_webp_exif(void)
 
     free(plain.p);
     free(exif.p);
+    return b;
+}
+
+static struct bytes seed_pnm(const char *magic, int channels)
+{
+    struct bytes b = {0};
+    char head[64];
+
+    snprintf(head, sizeof(head), "%s\n# made\n20 17\n255\n", magic);
+    bytes_add(&b, head, strlen(head));
+    for (int i = 0; i < 20 * 17 * channels; i++)
+        bytes_add8(&b, sample(i % 20, i / 20, i % channels));
     return b;
 }
 
@@ -74,6 +88,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     seeds[n++] = make_webp(20, 17, 1, 0);
     seeds[n++] = seed_webp_exif();
     seeds[n++] = make_scan_bomb(1024, 12);
+    seeds[n++] = seed_pnm("P5", 1);
+    seeds[n++] = seed_pnm("P6", 3);
     if (n != N_SEEDS)
         abort();
     free(exif.p);
@@ -131,7 +147,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
                                   .max_ms = 500};
     struct error err = {0};
     int64_t start = cpu_ns();
-    struct image *img = image_decode(data, len, &limits, &err);
+    bool pnm = len > 1 && data[0] == 'P' && (data[1] == '5' || data[1] == '6');
+    struct image *img = pnm ? image_decode_pnm(data, len, &limits, &err)
+                            : image_decode(data, len, &limits, &err);
 
     if (cpu_ns() - start > 1000000000)
         abort();
