@@ -29,6 +29,8 @@ int api_galleries_list(struct job *job, struct error *err);
 int api_galleries_get(struct job *job, struct error *err);
 int api_galleries_remove(struct job *job, struct error *err);
 int api_models(struct job *job, struct error *err);
+int api_admin_models(struct job *job, struct error *err);
+int api_admin_models_add(struct job *job, struct error *err);
 int api_info(struct job *job, struct error *err);
 int api_healthz(struct job *job, struct error *err);
 int api_readyz(struct job *job, struct error *err);
@@ -40,6 +42,8 @@ int api_openapi(struct job *job, struct error *err);
 double api_threshold(const struct server *server);
 /* {id,name,embedding_size} of the model that serves. NULL: no memory. */
 json_t *api_model_json(const struct server *server);
+/* Adds a contract's fields to o. -1: no memory. */
+int api_add_contract(json_t *o, const struct contract *c);
 /* Reals rounded to so many decimals, as answers carry them. */
 json_t *api_real(double value, int decimals);
 /* {x0,y0,x1,y1} to 2 decimals. */

@@ -28,6 +28,7 @@ static const struct {
 #field, offsetof(struct config, field)                                 \
     }
     LIMIT(max_body),
+    LIMIT(max_model_bytes),
     LIMIT(max_image_bytes),
     LIMIT(max_image_pixels),
     LIMIT(max_image_side),
@@ -98,8 +99,7 @@ static const char *kind_text(enum model_kind kind)
     return names[kind];
 }
 
-/* Adds the contract's fields to o. */
-static int add_contract(json_t *o, const struct contract *c)
+int api_add_contract(json_t *o, const struct contract *c)
 {
     char crop[64], scale[128];
     json_t *more = json_pack(
@@ -121,7 +121,7 @@ static json_t *model_json(const struct server *s)
     json_t *o =
         json_pack("{s:s, s:s}", "id", s->model->id, "name", s->model->name);
 
-    if (o && (add_contract(o, &s->model->contract) < 0 ||
+    if (o && (api_add_contract(o, &s->model->contract) < 0 ||
               json_object_set_new(o, "threshold_in_use",
                                   api_real(api_threshold(s), 6)) < 0)) {
         json_decref(o);
@@ -209,7 +209,7 @@ static json_t *model_file_json(const struct server *s, int dir,
                   m == s->model);
     if (o && m &&
         (json_object_set_new(o, "id", json_string(m->id)) < 0 ||
-         add_contract(o, &m->contract) < 0)) {
+         api_add_contract(o, &m->contract) < 0)) {
         json_decref(o);
         return NULL;
     }

@@ -87,6 +87,23 @@ static int add_problem(json_t *responses, const char *status)
                                reference("responses", "problem"));
 }
 
+/* The status of a request that worked, where it is not 200. */
+static const char *success(const struct route *r)
+{
+    static const struct {
+        const char *method, *path, *status;
+    } others[] = {
+        {"POST", "/enroll", "201"},
+        {"POST", "/admin/models", "201"},
+    };
+
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+        if (strcmp(r->method, others[i].method) == 0 &&
+            strcmp(r->path, others[i].path) == 0)
+            return others[i].status;
+    return "200";
+}
+
 static json_t *responses(const struct route *r, const char *operation)
 {
     static const char *const always[] = {"400", "408", "431", "500", "503"};
@@ -99,7 +116,7 @@ static json_t *responses(const struct route *r, const char *operation)
     if (!o)
         return NULL;
     rc |= json_object_set_new(
-        o, strcmp(r->path, "/enroll") == 0 ? "201" : "200",
+        o, success(r),
         json_pack("{s:s, s:{s:{s:o}}}", "description", r->summary, "content",
                   text ? "text/plain" : "application/json", "schema",
                   reference("schemas", operation)));
@@ -112,9 +129,9 @@ static json_t *responses(const struct route *r, const char *operation)
         rc |= add_problem(o, bodied[i]);
     if (strchr(r->path, '{') || r->max_body)
         rc |= add_problem(o, "404");
-    if (r->prepare)
+    if (r->prepare || r->max_body == ROUTE_MODEL_BODY)
         rc |= add_problem(o, "422");
-    if (strcmp(r->path, "/enroll") == 0)
+    if (strcmp(success(r), "201") == 0)
         rc |= add_problem(o, "409") | add_problem(o, "507");
     if (rc < 0) {
         json_decref(o);

@@ -16,6 +16,10 @@
 #define ANY_KEY (KEYS_VERIFY | KEYS_ENROLL | KEYS_EMBED)
 #define PAGED "gallery limit after"
 
+enum {
+    MODEL_FRAME = 4096 /* of a multipart body around the model */
+};
+
 /* clang-format off */
 const struct route route_table[] = {
     {"POST", "/verify", "POST", KEYS_VERIFY, false, SIZE_MAX,
@@ -53,6 +57,11 @@ const struct route route_table[] = {
      api_galleries_get, "", "One gallery"},
     {"DELETE", "/galleries/{id}", "GET, DELETE", KEYS_ADMIN, false, 0, NULL,
      api_galleries_remove, "", "Erase a gallery with all its subjects"},
+    {"GET", "/admin/models", "GET, POST", KEYS_ADMIN, false, 0, NULL,
+     api_admin_models, "", "The embedding models that can serve"},
+    {"POST", "/admin/models", "GET, POST", KEYS_ADMIN, false,
+     ROUTE_MODEL_BODY, NULL, api_admin_models_add, "",
+     "Upload a model, checked before it is kept"},
     {"GET", "/models", "GET", ANY_KEY, false, 0, NULL, api_models, "",
      "The models in use"},
     {"GET", "/info", "GET", ANY_KEY, false, 0, NULL, api_info, "",
@@ -397,6 +406,19 @@ static int admit_load(struct server *s, struct request *req,
     return 0;
 }
 
+static size_t max_body(const struct config *config, const struct route *route)
+{
+    int64_t model = config->max_model_bytes + MODEL_FRAME;
+
+    if (route->max_body == SIZE_MAX)
+        return (size_t)config->max_body;
+    if (route->max_body != ROUTE_MODEL_BODY)
+        return route->max_body;
+    /* More than the budget of all bodies would never be let in. */
+    return (size_t)(model < config->max_buffered ? model
+                                                 : config->max_buffered);
+}
+
 static void admit(void *ctx, struct request *req, struct http_verdict *v)
 {
     struct server *s = ctx;
@@ -424,8 +446,7 @@ static void admit(void *ctx, struct request *req, struct http_verdict *v)
     job->rights = rights;
     request_set_state(req, job, job_free);
     v->now = route->now;
-    v->max_body = route->max_body == SIZE_MAX ? (size_t)config->max_body
-                                              : route->max_body;
+    v->max_body = max_body(config, route);
     return;
 refuse:
     v->refuse = err.code;

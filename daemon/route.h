@@ -16,6 +16,7 @@
 enum {
     ROUTE_SMALL_BODY = 64 * 1024
 };
+#define ROUTE_MODEL_BODY (SIZE_MAX - 1)
 
 struct route {
     const char *method, *path; /* "/subjects/{id}" */
@@ -23,7 +24,8 @@ struct route {
     unsigned rights;           /* any one of these lets in, and KEYS_ADMIN;
                                   0: open to all */
     bool now;                  /* answered on the HTTP thread: no waiting */
-    size_t max_body;           /* 0: no body; ROUTE_SMALL_BODY; or
+    size_t max_body;           /* 0: no body; ROUTE_SMALL_BODY;
+                                  ROUTE_MODEL_BODY: max-model-bytes; or
                                   SIZE_MAX: the setting max-body */
     /* -1: err is filled (and error_image/index). NULL: nothing to prepare. */
     int (*prepare)(struct job *job, struct error *err);

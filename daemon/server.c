@@ -77,6 +77,9 @@ static int open_store(struct server *s, const struct config *c,
     s->store = store_open(&opt, err);
     if (!s->store)
         return -1;
+    s->models = models_open(c->models, c->data_dir, s->detect_device, err);
+    if (!s->models)
+        return -1;
     s->gallery = gallery_new(s->model->id, s->model->contract.dim, err);
     if (!s->gallery || gallery_load(s->gallery, s->store, err) != 0)
         return -1;
@@ -340,6 +343,7 @@ void server_stop(struct server *s)
     batch_free(s->batch);
     store_close(s->store); /* its thread follows the gallery until then */
     gallery_free(s->gallery);
+    models_close(s->models);
     embedder_free(s->embedder);
     detector_free(s->detector);
     model_free(s->onet);

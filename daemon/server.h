@@ -15,6 +15,7 @@
 #include "daemon/batch.h"
 #include "daemon/http.h"
 #include "daemon/limiter.h"
+#include "daemon/models.h"
 #include "daemon/queue.h"
 #include "daemon/stats.h"
 #include "daemon/work.h"
@@ -35,6 +36,7 @@ struct server {
     struct face_options photo; /* limits of photos, detector settings */
     struct batch *batch;
     struct store *store;
+    struct models *models;   /* files of embedders */
     struct gallery *gallery; /* of the active model */
     struct queue *work;      /* of struct job; never full, see jobs_max */
     struct work *workers;

@@ -69,7 +69,7 @@ struct contract {
 struct model {
     char id[65];   /* sha256 of the file without its thresholds, hex: what is
                       measured on a model does not make it another */
-    char name[64]; /* file name without .onnx */
+    char name[72]; /* file name without .onnx */
     struct graph *graph;
     struct contract contract;
 };

@@ -380,6 +380,7 @@ MATRIX = [
     ("GET", "/galleries", {"enroll"}), ("GET", "/galleries/a", {"enroll"}),
     ("DELETE", "/galleries/a", set()), ("GET", "/models", ALL), ("GET", "/info", ALL),
     ("GET", "/metrics", ALL), ("GET", "/openapi.json", ALL),
+    ("GET", "/admin/models", set()), ("POST", "/admin/models", set()),
 ]
 
 
