@@ -295,12 +295,17 @@ int models_id_of(struct models *m, const char *name, char id[65],
                          "or point --models at its directory",
                          path);
     found = look(m, path, false, &e, err);
-    if (found < 0 || (found == 0 && err->code == ERR_NO_CONTRACT))
+    if (found < 0)
         return -1;
-    if (found == 0)
-        return error_set(err, ERR_CONFIG,
-                         "model %.120s is of another kind than its use here",
-                         path);
+    if (found == 0) { /* read again, as why may be long forgotten */
+        struct model *model = model_load(path, NULL, NULL, err);
+        if (model)
+            error_set(err, ERR_CONFIG,
+                      "model %.120s is of another kind than its use here",
+                      path);
+        model_free(model);
+        return -1;
+    }
     memcpy(id, e.id, sizeof(e.id));
     return 0;
 }
