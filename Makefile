@@ -98,7 +98,12 @@ $(B)/gen/onnx.pb-c.o: $(B)/gen/onnx.pb-c.c
 	@echo "  CC $@"
 	$(Q)$(CC) $(filter-out -W%,$(ALL_CFLAGS)) -c -o $@ $<
 
+# Loops of training run on OpenMP's threads, oneDNN's own; under clang and
+# ThreadSanitizer, which do not know this runtime, on one.
+OPENMP := $(if $(filter tsan,$(V))$(findstring clang,$(CC)),-Wno-unknown-pragmas,-fopenmp)
 $(B)/core/engine/op_%.o: OPT := -O3
+$(B)/core/engine/op_train%.o: OPT := -O3 $(OPENMP)
+$(B)/core/engine/cpu_learn.o: OPT := -O3 $(OPENMP)
 $(B)/%.o: %.c | $(GEN)
 	@mkdir -p $(@D)
 	@echo "  CC $@"

@@ -30,7 +30,7 @@ HOMES = {
     r"jansson\.h": r"(daemon/(api|form|job|route)\w*|tools/\w+)\.[ch]",
     r"(jpeglib|png|webp/\w+)\.h": r"core/face/image\w*\.[ch]",
     r"onnx\.pb-c\.h": r"core/engine/onnx\w*\.[ch]",
-    r"oneapi/dnnl/.*": r"core/engine/onednn\w*\.c",
+    r"oneapi/dnnl/.*": r"core/engine/onednn\w*\.[ch]",
     r"cblas\.h": r"core/(engine/cpu|face/distance|train/triplet)\.c",
     r"gnutls/.*": r"(core/base/crypto|daemon/http_(tls|conn))\.[ch]",
     r"curl/.*": r"tools/\w+\.c",

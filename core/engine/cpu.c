@@ -3,6 +3,7 @@
  * Plans are made in cpu_plan.c. oneDNN uses OpenMP threads, whose number
  * belongs to the calling thread and is set at each run; OpenBLAS runs on the
  * calling thread alone, since our workers are the parallelism. */
+#include "core/engine/cpu_learn.h"
 #include "core/engine/cpu_priv.h"
 
 #include <cblas.h>
@@ -54,6 +55,10 @@ static void unload(struct network *net)
 
     if (!n)
         return;
+    if (net->learn) {
+        cpu_learn_unload(net);
+        return;
+    }
     for (struct packed *p = n->packed, *next; p; p = next) {
         next = p->next;
         layout_free(p->layout);
@@ -231,6 +236,13 @@ static int forward(struct plan *p, struct error *err)
     return 0;
 }
 
+static struct plan *plan(struct network *net, const struct plan_options *opt,
+                         struct error *err)
+{
+    return net->learn ? cpu_learn_plan_new(net, opt, err)
+                      : cpu_plan_new(net, opt, err);
+}
+
 const struct backend backend_cpu = {
     .abi = BACKEND_ABI,
     .name = "cpu",
@@ -239,7 +251,8 @@ const struct backend backend_cpu = {
     .device_describe = device_describe,
     .load = load,
     .unload = unload,
-    .plan = cpu_plan_new,
+    .plan = plan,
     .plan_free = cpu_plan_free,
     .forward = forward,
+    .load_learning = cpu_learn_load,
 };

@@ -12,8 +12,7 @@
 
 enum {
     MAX_REPS = 6,
-    PRELU_REPEAT = 16, /* floats in the widest vector */
-    ARENA_ALIGN = 64
+    PRELU_REPEAT = 16 /* floats in the widest vector */
 };
 
 /* A value in one layout. */
@@ -581,71 +580,6 @@ static void find_lifetimes(struct build *b)
             p->slots[b->reps[b->g->outputs[i]][k].slot].last = p->n_steps;
 }
 
-static bool overlap(const struct slot *a, const struct slot *b)
-{
-    return a->first <= b->last && b->first <= a->last;
-}
-
-/* The lowest place where s meets no slot already placed that lives at the
- * same time. placed: slots by ascending offset. */
-static size_t lowest_place(const struct slot *s, struct slot *const placed[],
-                           int n)
-{
-    size_t at = 0;
-
-    for (int i = 0; i < n; i++) {
-        if (!overlap(s, placed[i]))
-            continue;
-        if (placed[i]->offset >= at + s->bytes)
-            break;
-        if (placed[i]->offset + placed[i]->bytes > at)
-            at = placed[i]->offset + placed[i]->bytes;
-    }
-    return at;
-}
-
-static int by_bytes(const void *a, const void *b)
-{
-    const struct slot *x = *(struct slot *const *)a;
-    const struct slot *y = *(struct slot *const *)b;
-
-    if (x->bytes != y->bytes)
-        return x->bytes < y->bytes ? 1 : -1;
-    return x < y ? -1 : x > y;
-}
-
-/* Greedy, the largest first. Returns the bytes needed, 0 on no memory. */
-static size_t place_slots(struct build *b)
-{
-    struct cpu_plan *p = b->plan;
-    size_t n = (size_t)p->n_slots, end = 0;
-    struct slot **todo = malloc((n + 1) * sizeof(*todo));
-    struct slot **placed = malloc((n + 1) * sizeof(*placed));
-
-    for (size_t i = 0; todo && placed && i < n; i++) {
-        todo[i] = &p->slots[i];
-        todo[i]->bytes =
-            (todo[i]->bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
-    }
-    if (todo && placed)
-        qsort(todo, n, sizeof(*todo), by_bytes);
-    for (size_t i = 0, k; todo && placed && i < n; i++) {
-        struct slot *s = todo[i];
-
-        s->offset = b->separate ? end : lowest_place(s, placed, (int)i);
-        for (k = i; k > 0 && placed[k - 1]->offset > s->offset; k--)
-            placed[k] = placed[k - 1];
-        placed[k] = s;
-        if (s->offset + s->bytes > end)
-            end = s->offset + s->bytes;
-    }
-    if (!todo || !placed)
-        end = 0;
-    free(todo);
-    free(placed);
-    return end;
-}
-
 static void *address(const struct cpu_plan *p, const struct ref *r)
 {
     return r->slot < 0 ? r->fixed : p->arena + p->slots[r->slot].offset;
@@ -673,8 +607,8 @@ static int bind_step(struct build *b, struct step *s, void *scratch)
 static int bind_memory(struct build *b)
 {
     struct cpu_plan *p = b->plan;
-    size_t bytes = place_slots(b);
-    size_t all = bytes + b->scratch + ARENA_ALIGN;
+    size_t bytes = slots_place(p->slots, p->n_slots, b->separate);
+    size_t all = bytes + b->scratch + SLOTS_ALIGN;
 
     if (all > PLAN_MAX_BYTES)
         return too_large(b, all);

@@ -7,6 +7,7 @@
 #include "core/engine/backend.h"
 #include "core/engine/graph.h"
 #include "core/engine/onednn.h"
+#include "core/engine/slots.h"
 
 struct cpu_device {
     struct device base;
@@ -28,15 +29,6 @@ struct cpu_network {
     pthread_mutex_t lock; /* of packed: plans may be made by many threads */
     struct packed *packed;
     size_t bytes_packed;
-};
-
-/* Memory that a step reads or writes: the bytes of one tensor in one layout.
- * Steps first..last use it; slots that are never in use together share
- * memory. */
-struct slot {
-    size_t bytes, offset;
-    int first, last;
-    bool shared; /* two values look at it (reshape): not to be overwritten */
 };
 
 /* One argument of a step: a slot, or memory that stays where it is. */

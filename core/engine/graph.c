@@ -203,6 +203,53 @@ int graph_add_output(struct graph *g, int value, struct error *err)
     return value;
 }
 
+static int dup_value(struct graph *to, const struct value *v, struct error *err)
+{
+    float *data;
+
+    if (v->kind == VALUE_INPUT)
+        return graph_add_input(to, v->name, v->shape.d[1], v->shape.d[2],
+                               v->shape.d[3], err);
+    data = tensor_alloc(shape_count(&v->shape));
+    if (!data)
+        return error_set(err, ERR_NOMEM, "no memory for weight '%s'", v->name);
+    memcpy(data, v->data, shape_count(&v->shape) * sizeof(*data));
+    return graph_add_weight(to, v->name, &v->shape, data, err);
+}
+
+static int dup_all(struct graph *to, const struct graph *g, struct error *err)
+{
+    int node = 0;
+
+    for (int i = 0; i < g->n_values; i++) {
+        const struct node *n = &g->nodes[node];
+
+        if (g->values[i].kind != VALUE_NODE) {
+            if (dup_value(to, &g->values[i], err) < 0)
+                return -1;
+        } else if (graph_add_node(to, n->name, &n->op, n->in, n->n_in,
+                                  g->values[i].name, err) < 0) {
+            return -1;
+        } else {
+            node++;
+        }
+    }
+    for (int i = 0; i < g->n_outputs; i++)
+        if (graph_add_output(to, g->outputs[i], err) < 0)
+            return -1;
+    return 0;
+}
+
+struct graph *graph_dup(const struct graph *g, struct error *err)
+{
+    struct graph *to = graph_new(err);
+
+    if (to && !dup_all(to, g, err))
+        return to;
+    graph_free(to);
+    return NULL;
+}
+
 int graph_shapes(const struct graph *g, int n, int h, int w, struct shape out[],
                  struct error *err)
 {
@@ -357,4 +404,49 @@ const struct shape *plan_output_shape(const struct plan *p, int i)
 int graph_forward(struct plan *p, struct error *err)
 {
     return p->backend->forward(p, err);
+}
+
+struct network *network_new_learning(struct device *dev, const struct graph *g,
+                                     const struct learn_options *opt,
+                                     struct error *err)
+{
+    if (!dev->backend->load_learning)
+        return error_null(err, ERR_DEVICE, "the %s backend does not train",
+                          dev->backend->name);
+    return dev->backend->load_learning(dev, g, opt, err);
+}
+
+struct learnable *network_learnable(struct network *net)
+{
+    return net->learn;
+}
+
+float *plan_gradient(struct plan *p)
+{
+    return p->gradient;
+}
+
+int graph_backward(struct plan *p, struct error *err)
+{
+    if (!p->gradient)
+        return error_set(err, ERR_DEVICE, "a plan at rest has no backward");
+    return p->backend->backward(p, err);
+}
+
+struct graph *network_graph(const struct network *net, const struct graph *g,
+                            const float *weights, struct error *err)
+{
+    const struct learnable *l = net->learn;
+    struct graph *to = graph_dup(g, err);
+
+    if (!weights)
+        weights = l->weights;
+    for (int i = 0; to && i < l->n_tensors; i++) {
+        const struct learn_tensor *t = &l->tensors[i];
+
+        memcpy(to->values[t->value].data,
+               (t->statistic ? l->statistics : weights) + t->offset,
+               t->count * sizeof(float));
+    }
+    return to;
 }

@@ -1,58 +1,20 @@
-/* core/engine/onednn.c - the only user of oneDNN.
- * 2.x describes an operation first and compiles the description; memory
- * descriptors are plain structs. 3.x compiles in one call; memory descriptors
- * are opaque. Here a descriptor is always a pointer, and the differences
- * stand in the functions named v_*. */
-#include "core/engine/onednn.h"
+/* core/engine/onednn.c - oneDNN's engine, layouts, and the kernels of a
+ * forward pass. Those of a backward pass are in onednn_learn.c, what differs
+ * between oneDNN's versions in onednn_version.c. */
+#include "core/engine/onednn_priv.h"
 
-#include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if DNNL_VERSION_MAJOR >= 3
-#define V3 1
-#else
-#define V3 0
-#endif
-
-enum {
-    MAX_ARGS = 72
-};
-
-struct onednn {
-    dnnl_engine_t engine;
-    dnnl_stream_t stream;
-};
-
-struct layout {
-#if V3
-    dnnl_memory_desc_t md;
-#else
-    dnnl_memory_desc_t *md;
-#endif
-};
-
-struct kernel {
-    struct onednn *dn;
-    dnnl_primitive_t primitive;
-    dnnl_primitive_desc_t pd;
-    dnnl_exec_arg_t args[MAX_ARGS];
-    int n_args;
-    int post; /* index of a binary post-op, or -1 */
-    struct layout *layout[KERNEL_MULTI];
-    struct layout *multi[OP_MAX_IN];
-    int n_multi;
-};
-
-static int failed(dnnl_status_t s, const char *what, struct error *err)
+int onednn_failed(dnnl_status_t s, const char *what, struct error *err)
 {
     if (s == dnnl_out_of_memory)
         return error_set(err, ERR_NOMEM, "oneDNN: no memory for %s", what);
     return error_set(err, ERR_DEVICE, "oneDNN: %s: status %d", what, (int)s);
 }
 
-static dnnl_data_type_t data_type(enum dtype t)
+dnnl_data_type_t onednn_type(enum dtype t)
 {
     return t == DTYPE_BF16 ? dnnl_bf16 : dnnl_f32;
 }
@@ -67,54 +29,6 @@ static dnnl_format_tag_t plain_tag(int rank)
 
 /* ---- memory descriptors -------------------------------------------- */
 
-static struct layout *v_layout(int rank, const dnnl_dims_t dims,
-                               dnnl_data_type_t type, dnnl_format_tag_t tag)
-{
-    struct layout *l = calloc(1, sizeof(*l));
-    bool ok = false;
-
-    if (!l)
-        return NULL;
-#if V3
-    ok = dnnl_memory_desc_create_with_tag(&l->md, rank, dims, type, tag) ==
-         dnnl_success;
-#else
-    l->md = calloc(1, sizeof(*l->md));
-    ok = l->md && dnnl_memory_desc_init_by_tag(l->md, rank, dims, type, tag) ==
-                      dnnl_success;
-#endif
-    if (ok)
-        return l;
-    layout_free(l);
-    return NULL;
-}
-
-#if V3
-static struct layout *v_copy(const_dnnl_memory_desc_t md)
-{
-    struct layout *l = calloc(1, sizeof(*l));
-
-    if (l && dnnl_memory_desc_clone(&l->md, md) == dnnl_success)
-        return l;
-    free(l);
-    return NULL;
-}
-
-#else
-static struct layout *v_copy(const dnnl_memory_desc_t *md)
-{
-    struct layout *l = calloc(1, sizeof(*l));
-
-    if (l && (l->md = malloc(sizeof(*l->md)))) {
-        *l->md = *md;
-        return l;
-    }
-    free(l);
-    return NULL;
-}
-
-#endif
-
 static struct layout *make(const struct shape *s, enum dtype type, bool any)
 {
     dnnl_dims_t dims = {1};
@@ -122,8 +36,8 @@ static struct layout *make(const struct shape *s, enum dtype type, bool any)
 
     for (int i = 0; i < s->rank; i++)
         dims[i] = s->d[i];
-    return v_layout(rank, dims, data_type(type),
-                    any ? dnnl_format_tag_any : plain_tag(rank));
+    return version_layout(rank, dims, onednn_type(type),
+                          any ? dnnl_format_tag_any : plain_tag(rank));
 }
 
 struct layout *layout_plain(const struct shape *s, enum dtype type)
@@ -138,14 +52,14 @@ struct layout *layout_any(const struct shape *s, enum dtype type)
 
 struct layout *layout_dup(const struct layout *l)
 {
-    return v_copy(l->md);
+    return version_copy(l->md);
 }
 
 void layout_free(struct layout *l)
 {
     if (!l)
         return;
-#if V3
+#if ONEDNN_V3
     if (l->md)
         dnnl_memory_desc_destroy(l->md);
 #else
@@ -164,12 +78,18 @@ size_t layout_bytes(const struct layout *l)
     return dnnl_memory_desc_get_size(l->md);
 }
 
+struct layout *layout_last(const struct shape *s, enum dtype type)
+{
+    dnnl_dims_t dims = {s->d[0], s->d[1], s->d[2], s->d[3]};
+
+    return s->rank == 4 ? version_layout(4, dims, onednn_type(type), dnnl_acdb)
+                        : layout_plain(s, type);
+}
+
 bool layout_channels_last(const struct layout *l, const struct shape *s,
                           enum dtype type)
 {
-    dnnl_dims_t dims = {s->d[0], s->d[1], s->d[2], s->d[3]};
-    struct layout *last =
-        s->rank == 4 ? v_layout(4, dims, data_type(type), dnnl_acdb) : NULL;
+    struct layout *last = s->rank == 4 ? layout_last(s, type) : NULL;
     bool equal = last && layout_equal(l, last);
 
     layout_free(last);
@@ -191,7 +111,7 @@ struct onednn *onednn_open(struct error *err)
                                dnnl_stream_default_flags);
     if (s == dnnl_success)
         return dn;
-    failed(s, "an engine", err);
+    onednn_failed(s, "an engine", err);
     onednn_close(dn);
     return NULL;
 }
@@ -255,187 +175,9 @@ bool onednn_has_bf16(void)
     return has_isa(dnnl_cpu_isa_avx512_core);
 }
 
-/* ---- compiling, by API version ------------------------------------- */
-
-/* What every primitive is compiled with; filled by the kernel_* functions. */
-struct spec {
-    const struct layout *src, *src1, *weights, *bias, *dst;
-    dnnl_dims_t stride, kernel, dilation, pad_l, pad_r;
-    dnnl_alg_kind_t alg;
-    float alpha, beta, k;
-    int64_t size;
-    dnnl_primitive_attr_t attr;
-};
-
-#if V3
-static dnnl_status_t v_conv(struct onednn *dn, const struct spec *s,
-                            dnnl_primitive_desc_t *pd)
-{
-    return dnnl_convolution_forward_primitive_desc_create(
-        pd, dn->engine, dnnl_forward_inference, s->alg, s->src->md,
-        s->weights->md, s->bias->md, s->dst->md, s->stride, s->dilation,
-        s->pad_l, s->pad_r, s->attr);
-}
-
-static dnnl_status_t v_pool(struct onednn *dn, const struct spec *s,
-                            dnnl_primitive_desc_t *pd)
-{
-    return dnnl_pooling_forward_primitive_desc_create(
-        pd, dn->engine, dnnl_forward_inference, s->alg, s->src->md, s->dst->md,
-        s->stride, s->kernel, s->dilation, s->pad_l, s->pad_r, s->attr);
-}
-
-static dnnl_status_t v_lrn(struct onednn *dn, const struct spec *s,
-                           dnnl_primitive_desc_t *pd)
-{
-    return dnnl_lrn_forward_primitive_desc_create(
-        pd, dn->engine, dnnl_forward_inference, s->alg, s->src->md, s->src->md,
-        s->size, s->alpha, s->beta, s->k, s->attr);
-}
-
-static dnnl_status_t v_eltwise(struct onednn *dn, const struct spec *s,
-                               dnnl_primitive_desc_t *pd)
-{
-    return dnnl_eltwise_forward_primitive_desc_create(
-        pd, dn->engine, dnnl_forward_inference, s->alg, s->src->md, s->src->md,
-        s->alpha, s->beta, s->attr);
-}
-
-static dnnl_status_t v_binary(struct onednn *dn, const struct spec *s,
-                              dnnl_primitive_desc_t *pd)
-{
-    return dnnl_binary_primitive_desc_create(pd, dn->engine, s->alg, s->src->md,
-                                             s->src1->md, s->src->md, s->attr);
-}
-
-static dnnl_status_t v_prelu(struct onednn *dn, const struct spec *s,
-                             dnnl_primitive_desc_t *pd)
-{
-    return dnnl_prelu_forward_primitive_desc_create(
-        pd, dn->engine, dnnl_forward_inference, s->src->md, s->weights->md,
-        s->src->md, s->attr);
-}
-
-static dnnl_status_t v_concat(struct onednn *dn, struct layout *const src[],
-                              int n, int axis, dnnl_primitive_attr_t attr,
-                              dnnl_primitive_desc_t *pd)
-{
-    const_dnnl_memory_desc_t mds[OP_MAX_IN];
-
-    for (int i = 0; i < n; i++)
-        mds[i] = src[i]->md;
-    return dnnl_concat_primitive_desc_create(pd, dn->engine, NULL, n, axis, mds,
-                                             attr);
-}
-
-static dnnl_status_t v_append_sum(dnnl_post_ops_t ops)
-{
-    return dnnl_post_ops_append_sum(ops, 1, 0, dnnl_data_type_undef);
-}
-
-static dnnl_status_t v_append_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t alg,
-                                      float alpha, float beta)
-{
-    return dnnl_post_ops_append_eltwise(ops, alg, alpha, beta);
-}
-#else
-static dnnl_status_t v_conv(struct onednn *dn, const struct spec *s,
-                            dnnl_primitive_desc_t *pd)
-{
-    dnnl_convolution_desc_t d;
-    dnnl_status_t rc = dnnl_dilated_convolution_forward_desc_init(
-        &d, dnnl_forward_inference, s->alg, s->src->md, s->weights->md,
-        s->bias->md, s->dst->md, s->stride, s->dilation, s->pad_l, s->pad_r);
-
-    return rc ? rc
-              : dnnl_primitive_desc_create(pd, &d, s->attr, dn->engine, NULL);
-}
-
-static dnnl_status_t v_pool(struct onednn *dn, const struct spec *s,
-                            dnnl_primitive_desc_t *pd)
-{
-    dnnl_pooling_desc_t d;
-    dnnl_status_t rc = dnnl_pooling_forward_desc_init(
-        &d, dnnl_forward_inference, s->alg, s->src->md, s->dst->md, s->stride,
-        s->kernel, s->pad_l, s->pad_r);
-
-    return rc ? rc
-              : dnnl_primitive_desc_create(pd, &d, s->attr, dn->engine, NULL);
-}
-
-static dnnl_status_t v_lrn(struct onednn *dn, const struct spec *s,
-                           dnnl_primitive_desc_t *pd)
-{
-    dnnl_lrn_desc_t d;
-    dnnl_status_t rc = dnnl_lrn_forward_desc_init(&d, dnnl_forward_inference,
-                                                  s->alg, s->src->md, s->size,
-                                                  s->alpha, s->beta, s->k);
-
-    return rc ? rc
-              : dnnl_primitive_desc_create(pd, &d, s->attr, dn->engine, NULL);
-}
-
-static dnnl_status_t v_eltwise(struct onednn *dn, const struct spec *s,
-                               dnnl_primitive_desc_t *pd)
-{
-    dnnl_eltwise_desc_t d;
-    dnnl_status_t rc = dnnl_eltwise_forward_desc_init(
-        &d, dnnl_forward_inference, s->alg, s->src->md, s->alpha, s->beta);
-
-    return rc ? rc
-              : dnnl_primitive_desc_create(pd, &d, s->attr, dn->engine, NULL);
-}
-
-static dnnl_status_t v_binary(struct onednn *dn, const struct spec *s,
-                              dnnl_primitive_desc_t *pd)
-{
-    dnnl_binary_desc_t d;
-    dnnl_status_t rc =
-        dnnl_binary_desc_init(&d, s->alg, s->src->md, s->src1->md, s->src->md);
-
-    return rc ? rc
-              : dnnl_primitive_desc_create(pd, &d, s->attr, dn->engine, NULL);
-}
-
-static dnnl_status_t v_prelu(struct onednn *dn, const struct spec *s,
-                             dnnl_primitive_desc_t *pd)
-{
-    dnnl_prelu_desc_t d;
-    dnnl_status_t rc = dnnl_prelu_forward_desc_init(&d, dnnl_forward_inference,
-                                                    s->src->md, s->weights->md);
-
-    return rc ? rc
-              : dnnl_primitive_desc_create(pd, &d, s->attr, dn->engine, NULL);
-}
-
-static dnnl_status_t v_concat(struct onednn *dn, struct layout *const src[],
-                              int n, int axis, dnnl_primitive_attr_t attr,
-                              dnnl_primitive_desc_t *pd)
-{
-    dnnl_memory_desc_t mds[OP_MAX_IN];
-
-    for (int i = 0; i < n; i++)
-        mds[i] = *src[i]->md;
-    return dnnl_concat_primitive_desc_create(pd, NULL, n, axis, mds, attr,
-                                             dn->engine);
-}
-
-static dnnl_status_t v_append_sum(dnnl_post_ops_t ops)
-{
-    return dnnl_post_ops_append_sum(ops, 1);
-}
-
-static dnnl_status_t v_append_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t alg,
-                                      float alpha, float beta)
-{
-    return dnnl_post_ops_append_eltwise(ops, 1, alg, alpha, beta);
-}
-#endif
-
 /* ---- kernels ------------------------------------------------------- */
 
-/* Scratch memory is the plan's, so that running allocates nothing. */
-static dnnl_primitive_attr_t new_attr(dnnl_post_ops_t ops)
+dnnl_primitive_attr_t kernel_attr(dnnl_post_ops_t ops)
 {
     dnnl_primitive_attr_t attr = NULL;
 
@@ -458,7 +200,7 @@ static struct layout *queried(dnnl_primitive_desc_t pd, dnnl_query_t what,
 
     if (!md)
         return NULL;
-    l = v_copy(md);
+    l = version_copy(md);
     if (l && layout_bytes(l) == 0) { /* a zero descriptor: not there */
         layout_free(l);
         return NULL;
@@ -466,8 +208,7 @@ static struct layout *queried(dnnl_primitive_desc_t pd, dnnl_query_t what,
     return l;
 }
 
-/* Takes pd and attr, also on failure. */
-static struct kernel *finish(struct onednn *dn, dnnl_status_t s,
+struct kernel *kernel_finish(struct onednn *dn, dnnl_status_t s,
                              dnnl_primitive_desc_t take_pd,
                              dnnl_primitive_attr_t take_attr, const char *what,
                              struct error *err)
@@ -484,7 +225,7 @@ static struct kernel *finish(struct onednn *dn, dnnl_status_t s,
         }
     }
     if (!k) {
-        failed(s, what, err);
+        onednn_failed(s, what, err);
         return NULL;
     }
     k->dn = dn;
@@ -492,7 +233,7 @@ static struct kernel *finish(struct onednn *dn, dnnl_status_t s,
     k->post = -1;
     s = dnnl_primitive_create(&k->primitive, take_pd);
     if (s != dnnl_success) {
-        failed(s, what, err);
+        onednn_failed(s, what, err);
         kernel_free(k);
         return NULL;
     }
@@ -501,10 +242,17 @@ static struct kernel *finish(struct onednn *dn, dnnl_status_t s,
     k->layout[KERNEL_WEIGHTS] = queried(take_pd, dnnl_query_weights_md, 0);
     k->layout[KERNEL_BIAS] = queried(take_pd, dnnl_query_weights_md, 1);
     k->layout[KERNEL_DST] = queried(take_pd, dnnl_query_dst_md, 0);
+    k->layout[KERNEL_DIFF_SRC] = queried(take_pd, dnnl_query_diff_src_md, 0);
+    k->layout[KERNEL_DIFF_WEIGHTS] =
+        queried(take_pd, dnnl_query_diff_weights_md, 0);
+    k->layout[KERNEL_DIFF_BIAS] =
+        queried(take_pd, dnnl_query_diff_weights_md, 1);
+    k->layout[KERNEL_DIFF_DST] = queried(take_pd, dnnl_query_diff_dst_md, 0);
     k->layout[KERNEL_SCRATCH] = queried(take_pd, dnnl_query_scratchpad_md, 0);
-    if (k->layout[KERNEL_SRC] && k->layout[KERNEL_DST])
+    if ((k->layout[KERNEL_SRC] || k->layout[KERNEL_DIFF_SRC]) &&
+        (k->layout[KERNEL_DST] || k->layout[KERNEL_DIFF_DST]))
         return k;
-    failed(dnnl_out_of_memory, what, err);
+    onednn_failed(dnnl_out_of_memory, what, err);
     kernel_free(k);
     return NULL;
 }
@@ -514,24 +262,23 @@ static dnnl_status_t conv_post_ops(const struct op_conv *c, dnnl_post_ops_t ops)
     dnnl_status_t s = dnnl_success;
 
     if (c->residual)
-        s = v_append_sum(ops);
+        s = version_append_sum(ops);
     if (s == dnnl_success && c->act == ACT_RELU)
-        s = v_append_eltwise(ops, dnnl_eltwise_relu, 0, 0);
+        s = version_append_eltwise(ops, dnnl_eltwise_relu, 0, 0);
     if (s == dnnl_success && c->act == ACT_CLIP)
-        s = v_append_eltwise(ops, dnnl_eltwise_clip, c->lo, c->hi);
+        s = version_append_eltwise(ops, dnnl_eltwise_clip, c->lo, c->hi);
     return s; /* PReLU runs by itself: as a post-op 2.6 falls back to its
                  reference code, 200 times slower */
 }
 
-static struct layout *conv_weights(const struct shape *w, int group,
-                                   enum dtype type, dnnl_format_tag_t tag4,
-                                   dnnl_format_tag_t tag5)
+struct layout *layout_weights(const struct shape *w, int group, enum dtype type,
+                              dnnl_format_tag_t tag4, dnnl_format_tag_t tag5)
 {
     dnnl_dims_t d4 = {w->d[0], w->d[1], w->d[2], w->d[3]};
     dnnl_dims_t d5 = {group, w->d[0] / group, w->d[1], w->d[2], w->d[3]};
 
-    return group == 1 ? v_layout(4, d4, data_type(type), tag4)
-                      : v_layout(5, d5, data_type(type), tag5);
+    return group == 1 ? version_layout(4, d4, onednn_type(type), tag4)
+                      : version_layout(5, d5, onednn_type(type), tag5);
 }
 
 struct kernel *kernel_conv(struct onednn *dn, const struct op_conv *c,
@@ -540,14 +287,15 @@ struct kernel *kernel_conv(struct onednn *dn, const struct op_conv *c,
                            const struct shape *dst_shape, struct error *err)
 {
     dnnl_dims_t n_bias = {w->d[0]};
-    struct layout *weights = conv_weights(
+    struct layout *weights = layout_weights(
         w, c->group, type, dnnl_format_tag_any, dnnl_format_tag_any);
-    struct layout *bias = v_layout(1, n_bias, dnnl_f32, dnnl_x);
+    struct layout *bias = version_layout(1, n_bias, dnnl_f32, dnnl_x);
     struct layout *any = layout_any(dst_shape, type);
     struct spec s = {.src = src,
                      .weights = weights,
                      .bias = bias,
                      .dst = dst ? dst : any,
+                     .prop = dnnl_forward_inference,
                      .alg = dnnl_convolution_direct};
     dnnl_post_ops_t ops = NULL;
     dnnl_primitive_desc_t pd = NULL;
@@ -562,8 +310,8 @@ struct kernel *kernel_conv(struct onednn *dn, const struct op_conv *c,
     if (rc == dnnl_success)
         rc = conv_post_ops(c, ops);
     if (rc == dnnl_success) {
-        s.attr = new_attr(ops);
-        rc = weights && bias && any && s.attr ? v_conv(dn, &s, &pd)
+        s.attr = kernel_attr(ops);
+        rc = weights && bias && any && s.attr ? version_conv(dn, &s, &pd)
                                               : dnnl_out_of_memory;
     }
     if (ops)
@@ -571,7 +319,7 @@ struct kernel *kernel_conv(struct onednn *dn, const struct op_conv *c,
     layout_free(weights);
     layout_free(bias);
     layout_free(any);
-    return finish(dn, rc, pd, s.attr, "a convolution", err);
+    return kernel_finish(dn, rc, pd, s.attr, "a convolution", err);
 }
 
 struct kernel *kernel_pool(struct onednn *dn, const struct op *op,
@@ -600,11 +348,11 @@ struct kernel *kernel_pool(struct onednn *dn, const struct op *op,
                       p->pad[i], p->pad[2 + i], p->ceil_mode, &far_pad);
         s.pad_r[i] = far_pad;
     }
-    s.attr = new_attr(NULL);
+    s.attr = kernel_attr(NULL);
     if (any && s.attr)
-        rc = v_pool(dn, &s, &pd);
+        rc = version_pool(dn, &s, &pd);
     layout_free(any);
-    return finish(dn, rc, pd, s.attr, "a pool", err);
+    return kernel_finish(dn, rc, pd, s.attr, "a pool", err);
 }
 
 struct kernel *kernel_lrn(struct onednn *dn, const struct op_lrn *lrn,
@@ -616,17 +364,17 @@ struct kernel *kernel_lrn(struct onednn *dn, const struct op_lrn *lrn,
                      .alpha = lrn->alpha,
                      .beta = lrn->beta,
                      .k = lrn->bias,
-                     .attr = new_attr(NULL)};
+                     .attr = kernel_attr(NULL)};
     dnnl_primitive_desc_t pd = NULL;
-    dnnl_status_t rc = s.attr ? v_lrn(dn, &s, &pd) : dnnl_out_of_memory;
+    dnnl_status_t rc = s.attr ? version_lrn(dn, &s, &pd) : dnnl_out_of_memory;
 
-    return finish(dn, rc, pd, s.attr, "a normalisation", err);
+    return kernel_finish(dn, rc, pd, s.attr, "a normalisation", err);
 }
 
 struct kernel *kernel_act(struct onednn *dn, const struct op *op,
                           const struct layout *src, struct error *err)
 {
-    struct spec s = {.src = src, .attr = new_attr(NULL)};
+    struct spec s = {.src = src, .attr = kernel_attr(NULL)};
     dnnl_primitive_desc_t pd = NULL;
     dnnl_status_t rc;
 
@@ -637,15 +385,15 @@ struct kernel *kernel_act(struct onednn *dn, const struct op *op,
         s.alpha = op->u.clip.lo;
         s.beta = op->u.clip.hi;
     }
-    rc = s.attr ? v_eltwise(dn, &s, &pd) : dnnl_out_of_memory;
-    return finish(dn, rc, pd, s.attr, "an activation", err);
+    rc = s.attr ? version_eltwise(dn, &s, &pd) : dnnl_out_of_memory;
+    return kernel_finish(dn, rc, pd, s.attr, "an activation", err);
 }
 
 struct kernel *kernel_add(struct onednn *dn, enum op_type type,
                           const struct layout *a, const struct layout *b,
                           struct error *err)
 {
-    struct spec s = {.src = a, .src1 = b, .attr = new_attr(NULL)};
+    struct spec s = {.src = a, .src1 = b, .attr = kernel_attr(NULL)};
     dnnl_primitive_desc_t pd = NULL;
     dnnl_status_t rc;
 
@@ -654,16 +402,16 @@ struct kernel *kernel_add(struct onednn *dn, enum op_type type,
             : type == OP_MUL ? dnnl_binary_mul
             : type == OP_DIV ? dnnl_binary_div
                              : dnnl_binary_max;
-    rc = s.attr ? v_binary(dn, &s, &pd) : dnnl_out_of_memory;
-    return finish(dn, rc, pd, s.attr, "arithmetic", err);
+    rc = s.attr ? version_binary(dn, &s, &pd) : dnnl_out_of_memory;
+    return kernel_finish(dn, rc, pd, s.attr, "arithmetic", err);
 }
 
 static struct layout *by_channel(int rank, int channels, bool any)
 {
     dnnl_dims_t dims = {1, channels, 1, 1};
 
-    return v_layout(rank, dims, dnnl_f32,
-                    any ? dnnl_format_tag_any : plain_tag(rank));
+    return version_layout(rank, dims, dnnl_f32,
+                          any ? dnnl_format_tag_any : plain_tag(rank));
 }
 
 struct kernel *kernel_affine(struct onednn *dn, const struct layout *src,
@@ -679,12 +427,12 @@ struct kernel *kernel_affine(struct onednn *dn, const struct layout *src,
     if (rc == dnnl_success && one)
         rc = dnnl_post_ops_append_binary(ops, dnnl_binary_add, one->md);
     if (rc == dnnl_success) {
-        s.attr = new_attr(ops);
-        rc = one && s.attr ? v_binary(dn, &s, &pd) : dnnl_out_of_memory;
+        s.attr = kernel_attr(ops);
+        rc = one && s.attr ? version_binary(dn, &s, &pd) : dnnl_out_of_memory;
     }
     if (ops)
         dnnl_post_ops_destroy(ops);
-    k = finish(dn, rc, pd, s.attr, "a scale and shift", err);
+    k = kernel_finish(dn, rc, pd, s.attr, "a scale and shift", err);
     if (k) {
         k->post = 0;
         k->layout[KERNEL_POST] = one;
@@ -698,25 +446,25 @@ struct kernel *kernel_prelu(struct onednn *dn, const struct layout *src,
                             int rank, int channels, struct error *err)
 {
     struct layout *slope = by_channel(rank, channels, false);
-    struct spec s = {.src = src, .weights = slope, .attr = new_attr(NULL)};
+    struct spec s = {.src = src, .weights = slope, .attr = kernel_attr(NULL)};
     dnnl_primitive_desc_t pd = NULL;
     dnnl_status_t rc =
-        slope && s.attr ? v_prelu(dn, &s, &pd) : dnnl_out_of_memory;
+        slope && s.attr ? version_prelu(dn, &s, &pd) : dnnl_out_of_memory;
 
     layout_free(slope);
-    return finish(dn, rc, pd, s.attr, "a PReLU", err);
+    return kernel_finish(dn, rc, pd, s.attr, "a PReLU", err);
 }
 
 struct kernel *kernel_concat(struct onednn *dn, struct layout *const src[],
                              int n, int axis, struct error *err)
 {
-    dnnl_primitive_attr_t attr = new_attr(NULL);
+    dnnl_primitive_attr_t attr = kernel_attr(NULL);
     dnnl_primitive_desc_t pd = NULL;
     struct kernel *k;
     dnnl_status_t rc =
-        attr ? v_concat(dn, src, n, axis, attr, &pd) : dnnl_out_of_memory;
+        attr ? version_concat(dn, src, n, axis, attr, &pd) : dnnl_out_of_memory;
 
-    k = finish(dn, rc, pd, attr, "a concatenation", err);
+    k = kernel_finish(dn, rc, pd, attr, "a concatenation", err);
     for (int i = 0; k && i < n; i++, k->n_multi++)
         if (!(k->multi[i] = layout_dup(src[i]))) {
             kernel_free(k);
@@ -728,14 +476,14 @@ struct kernel *kernel_concat(struct onednn *dn, struct layout *const src[],
 struct kernel *kernel_reorder(struct onednn *dn, const struct layout *from,
                               const struct layout *to, struct error *err)
 {
-    dnnl_primitive_attr_t attr = new_attr(NULL);
+    dnnl_primitive_attr_t attr = kernel_attr(NULL);
     dnnl_primitive_desc_t pd = NULL;
     dnnl_status_t rc =
         attr ? dnnl_reorder_primitive_desc_create(&pd, from->md, dn->engine,
                                                   to->md, dn->engine, attr)
              : dnnl_out_of_memory;
 
-    return finish(dn, rc, pd, attr, "a reorder", err);
+    return kernel_finish(dn, rc, pd, attr, "a reorder", err);
 }
 
 const struct layout *kernel_layout(const struct kernel *k, enum kernel_arg arg)
@@ -760,6 +508,10 @@ static int arg_number(const struct kernel *k, int arg,
         [KERNEL_WEIGHTS] = DNNL_ARG_WEIGHTS,
         [KERNEL_BIAS] = DNNL_ARG_BIAS,
         [KERNEL_DST] = DNNL_ARG_DST,
+        [KERNEL_DIFF_SRC] = DNNL_ARG_DIFF_SRC,
+        [KERNEL_DIFF_WEIGHTS] = DNNL_ARG_DIFF_WEIGHTS,
+        [KERNEL_DIFF_BIAS] = DNNL_ARG_DIFF_BIAS,
+        [KERNEL_DIFF_DST] = DNNL_ARG_DIFF_DST,
         [KERNEL_SCRATCH] = DNNL_ARG_SCRATCHPAD};
 
     if (arg >= KERNEL_MULTI) {
@@ -779,11 +531,11 @@ int kernel_bind(struct kernel *k, int arg, void *memory, struct error *err)
     dnnl_status_t s;
     int number = arg_number(k, arg, &l);
 
-    if (!l || k->n_args == MAX_ARGS)
+    if (!l || k->n_args == KERNEL_MAX_ARGS)
         return error_set(err, ERR_DEVICE, "a kernel has no argument %d", arg);
     s = dnnl_memory_create(&a->memory, l->md, k->dn->engine, memory);
     if (s != dnnl_success)
-        return failed(s, "an argument", err);
+        return onednn_failed(s, "an argument", err);
     a->arg = number;
     k->n_args++;
     return 0;
@@ -794,7 +546,7 @@ int kernel_run(struct kernel *k, struct error *err)
     dnnl_status_t s =
         dnnl_primitive_execute(k->primitive, k->dn->stream, k->n_args, k->args);
 
-    return s == dnnl_success ? 0 : failed(s, "running a kernel", err);
+    return s == dnnl_success ? 0 : onednn_failed(s, "running a kernel", err);
 }
 
 void kernel_free(struct kernel *k)
@@ -819,7 +571,7 @@ int kernel_pack_weights(struct kernel *k, const float *w,
                         struct error *err)
 {
     struct layout *from =
-        conv_weights(shape, group, DTYPE_F32, dnnl_abcd, dnnl_abcde);
+        layout_weights(shape, group, DTYPE_F32, dnnl_abcd, dnnl_abcde);
     struct kernel *r = NULL;
     void *scratch = NULL;
     int rc = -1;

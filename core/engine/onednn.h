@@ -29,6 +29,8 @@ bool onednn_has_bf16(void); /* bf16 possible */
  * out. */
 struct layout *layout_plain(const struct shape *s, enum dtype type);
 struct layout *layout_any(const struct shape *s, enum dtype type);
+/* [n,c,h,w]: the channels of a pixel side by side; other ranks: packed. */
+struct layout *layout_last(const struct shape *s, enum dtype type);
 struct layout *layout_dup(const struct layout *l);
 void layout_free(struct layout *l);
 bool layout_equal(const struct layout *a, const struct layout *b);
@@ -45,6 +47,10 @@ enum kernel_arg {
     KERNEL_BIAS,
     KERNEL_DST,
     KERNEL_POST, /* affine: the shift */
+    KERNEL_DIFF_SRC,
+    KERNEL_DIFF_WEIGHTS,
+    KERNEL_DIFF_BIAS,
+    KERNEL_DIFF_DST,
     KERNEL_SCRATCH,
     KERNEL_MULTI /* concat: KERNEL_MULTI + i */
 };
@@ -77,6 +83,32 @@ struct kernel *kernel_concat(struct onednn *dn, struct layout *const src[],
                              int n, int axis, struct error *err);
 struct kernel *kernel_reorder(struct onednn *dn, const struct layout *from,
                               const struct layout *to, struct error *err);
+
+/* A convolution of a network that learns: forward, the loss by its input, the
+ * loss by its weights (and bias). src, dst: layouts of input and output or of
+ * the loss by them, fixed or any; type: of the weights, f32 where the loss by
+ * them is the result. Arguments: SRC WEIGHTS BIAS DST; DIFF_SRC WEIGHTS
+ * DIFF_DST; SRC DIFF_WEIGHTS DIFF_BIAS DIFF_DST. forward: the kernel of the
+ * first pass, for the other two. */
+enum conv_pass {
+    CONV_FORWARD,
+    CONV_BACK_DATA,
+    CONV_BACK_WEIGHTS
+};
+struct kernel *kernel_conv_learn(struct onednn *dn, enum conv_pass pass,
+                                 const struct op_conv *c,
+                                 const struct kernel *forward,
+                                 const struct layout *src,
+                                 const struct shape *w, enum dtype type,
+                                 bool bias, const struct layout *dst,
+                                 struct error *err);
+/* Weights [o,c/g,kh,kw] as files hold them. */
+struct layout *layout_conv_weights(const struct shape *w, int group);
+/* y [n,m] = beta y + op(a) op(b), row-major, over OpenMP's threads; op: the
+ * transpose where asked. a [n,k] or [k,n]; b [k,m] or [m,k]. */
+int onednn_gemm(bool transpose_a, bool transpose_b, int n, int m, int k,
+                const float *a, const float *b, float beta, float *y,
+                struct error *err);
 
 /* What the primitive wants there: borrowed from the kernel. */
 const struct layout *kernel_layout(const struct kernel *k, enum kernel_arg arg);

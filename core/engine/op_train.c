@@ -647,5 +647,14 @@ void op_run_forward(struct op_run *r)
 
 void op_run_backward(struct op_run *r)
 {
+    for (int k = 0; k < r->n_in; k++)
+        if (r->fresh[k] && r->grad_in[k])
+            memset(r->grad_in[k], 0, shape_count(&r->shape_in[k]) * sizeof(float));
     run(r, false);
+}
+
+bool op_run_fuses(const struct op_run *r)
+{
+    (void)r;
+    return false;
 }

@@ -1,0 +1,279 @@
+/* core/engine/cpu_learn.c - the CPU's networks that learn: their weights, and
+ * running a plan forward and backward. Plans are made in cpu_learn_plan.c. */
+#include "core/engine/cpu_learn.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- weights --------------------------------------------------------- */
+
+enum role {
+    ROLE_CONSTANT,
+    ROLE_WEIGHT, /* learns */
+    ROLE_DECAYS, /* learns, and weight decay is for it */
+    ROLE_STATISTIC
+};
+
+/* What input k of a node is to learning. */
+static enum role role_of(const struct node *n, int k)
+{
+    switch (n->op.type) {
+    case OP_CONV:
+    case OP_GEMM:
+        return k == 1 ? ROLE_DECAYS : k == 2 ? ROLE_WEIGHT : ROLE_CONSTANT;
+    case OP_BATCH_NORM:
+        return k > 2 ? ROLE_STATISTIC : k ? ROLE_WEIGHT : ROLE_CONSTANT;
+    case OP_AFFINE:
+    case OP_PRELU:
+        return k ? ROLE_WEIGHT : ROLE_CONSTANT;
+    default: /* scales of the input or of a residual */
+        return ROLE_CONSTANT;
+    }
+}
+
+static void add_tensor(struct cpu_learn *l, int value, enum role role)
+{
+    struct learnable *a = &l->learn;
+    size_t count = shape_count(&l->graph->values[value].shape);
+    struct learn_tensor *t = &a->tensors[a->n_tensors];
+    size_t *end = role == ROLE_STATISTIC ? &a->n_statistics : &a->n_weights;
+
+    l->tensor[value] = a->n_tensors++;
+    *t = (struct learn_tensor){.value = value,
+                               .offset = *end,
+                               .count = count,
+                               .statistic = role == ROLE_STATISTIC,
+                               .decays = role == ROLE_DECAYS};
+    *end += count;
+}
+
+static void find_tensors(struct cpu_learn *l)
+{
+    for (int i = 0; i < l->graph->n_values; i++)
+        l->tensor[i] = -1;
+    for (int i = l->opt.freeze_until; i < l->graph->n_nodes; i++) {
+        const struct node *n = &l->graph->nodes[i];
+
+        for (int k = 0; k < n->n_in; k++) {
+            enum role role = role_of(n, k);
+
+            if (l->graph->values[n->in[k]].kind == VALUE_WEIGHT &&
+                l->tensor[n->in[k]] < 0 && role != ROLE_CONSTANT)
+                add_tensor(l, n->in[k], role);
+        }
+    }
+}
+
+/* A value that a frozen node shares stays as it is. */
+static void release_shared(struct cpu_learn *l)
+{
+    for (int i = 0; i < l->opt.freeze_until; i++)
+        for (int k = 0; k < l->graph->nodes[i].n_in; k++)
+            l->tensor[l->graph->nodes[i].in[k]] = -1;
+}
+
+static int take_weights(struct cpu_learn *l, struct error *err)
+{
+    struct learnable *a = &l->learn;
+
+    a->weights = tensor_alloc(a->n_weights + 1);
+    a->gradients = tensor_alloc(a->n_weights + 1);
+    a->statistics = tensor_alloc(a->n_statistics + 1);
+    if (!a->weights || !a->gradients || !a->statistics)
+        return error_set(err, ERR_NOMEM, "no memory for weights that learn");
+    for (int i = 0; i < a->n_tensors; i++) {
+        const struct learn_tensor *t = &a->tensors[i];
+        struct value *v = &l->graph->values[t->value];
+
+        memcpy((t->statistic ? a->statistics : a->weights) + t->offset, v->data,
+               t->count * sizeof(float));
+        if (l->tensor[t->value] != i)
+            continue;
+        free(v->data);
+        v->data = NULL;
+    }
+    return 0;
+}
+
+void cpu_learn_unload(struct network *net)
+{
+    struct cpu_learn *l = (struct cpu_learn *)net;
+
+    if (!l)
+        return;
+    free(l->learn.tensors);
+    free(l->learn.weights);
+    free(l->learn.gradients);
+    free(l->learn.statistics);
+    free(l->tensor);
+    graph_free(l->graph);
+    free(l);
+}
+
+struct network *cpu_learn_load(struct device *dev, const struct graph *g,
+                               const struct learn_options *opt,
+                               struct error *err)
+{
+    struct cpu_learn *l;
+
+    if (opt->freeze_until < 0 || opt->freeze_until > g->n_nodes)
+        return error_null(err, ERR_BAD_FIELD,
+                          "node %d of %d cannot be the first that learns",
+                          opt->freeze_until, g->n_nodes);
+    l = calloc(1, sizeof(*l));
+    if (!l)
+        return error_null(err, ERR_NOMEM, "no memory for a network");
+    l->base.device = dev;
+    l->base.learn = &l->learn;
+    l->opt = *opt;
+    l->learn.random = opt->seed;
+    l->graph = graph_dup(g, err);
+    l->tensor = calloc((size_t)g->n_values + 1, sizeof(*l->tensor));
+    l->learn.tensors =
+        calloc((size_t)g->n_values + 1, sizeof(*l->learn.tensors));
+    if (!l->graph || !l->tensor || !l->learn.tensors) {
+        if (l->graph)
+            error_set(err, ERR_NOMEM, "no memory for a network");
+        cpu_learn_unload(&l->base);
+        return NULL;
+    }
+    find_tensors(l);
+    release_shared(l);
+    if (!take_weights(l, err))
+        return &l->base;
+    cpu_learn_unload(&l->base);
+    return NULL;
+}
+
+/* ---- running --------------------------------------------------------- */
+
+static void add(float *to, const float *from, size_t n)
+{
+#pragma omp parallel for simd schedule(static) if (n > 16384)
+    for (size_t i = 0; i < n; i++)
+        to[i] += from[i];
+}
+
+static int run_pass(const struct conv_run *r, struct error *err)
+{
+    for (int i = 0; i < 2; i++)
+        if (r->in[i].reorder && kernel_run(r->in[i].reorder, err))
+            return -1;
+    if (kernel_run(r->kernel, err) ||
+        (r->out.reorder && kernel_run(r->out.reorder, err)))
+        return -1;
+    if (r->add)
+        add(r->add, r->out.memory, r->n_add);
+    if (r->add_bias)
+        add(r->add_bias, r->bias, r->n_bias);
+    return 0;
+}
+
+/* x [n,k], w [o,k]: y = x w' + b. */
+static int gemm_forward(const struct learn_step *s, struct error *err)
+{
+    const struct op_run *r = &s->run;
+    int n = r->shape_in[0].d[0], k = r->shape_in[0].d[1];
+    int o = r->shape_in[1].d[0];
+
+    for (int i = 0; r->n_in > 2 && i < n; i++)
+        memcpy(r->out + (size_t)i * (size_t)o, r->in[2],
+               (size_t)o * sizeof(float));
+    return onednn_gemm(false, true, n, o, k, r->in[0], r->in[1],
+                       r->n_in > 2 ? 1 : 0, r->out, err);
+}
+
+static int gemm_backward(const struct learn_step *s, struct error *err)
+{
+    const struct op_run *r = &s->run;
+    int n = r->shape_in[0].d[0], k = r->shape_in[0].d[1];
+    int o = r->shape_in[1].d[0];
+
+    if (r->grad_in[1] && onednn_gemm(true, false, o, k, n, r->grad_out,
+                                     r->in[0], 1, r->grad_in[1], err))
+        return -1;
+    for (int i = 0; r->n_in > 2 && r->grad_in[2] && i < n; i++)
+        for (int j = 0; j < o; j++)
+            r->grad_in[2][j] += r->grad_out[(size_t)i * (size_t)o + j];
+    return r->grad_in[0]
+               ? onednn_gemm(false, false, n, k, o, r->grad_out, r->in[1],
+                             r->fresh[0] ? 0 : 1, r->grad_in[0], err)
+               : 0;
+}
+
+/* [n,c,h,w] to [n,h,w,c]. */
+static void take_input(struct cpu_learn_plan *p)
+{
+    const struct shape *s = &p->base.shape_in;
+    size_t c = (size_t)s->d[1], hw = (size_t)s->d[2] * (size_t)s->d[3];
+
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < s->d[0]; n++) {
+        const float *from = p->staging + (size_t)n * c * hw;
+        float *to = p->input + (size_t)n * c * hw;
+
+        for (size_t i = 0; i < hw; i++)
+            for (size_t k = 0; k < c; k++)
+                to[i * c + k] = from[k * hw + i];
+    }
+}
+
+static int forward(struct plan *plan, struct error *err)
+{
+    struct cpu_learn_plan *p = (struct cpu_learn_plan *)plan;
+
+    omp_set_num_threads(p->n_threads);
+    take_input(p);
+    for (int i = 0; i < p->n_steps; i++) {
+        struct learn_step *s = &p->steps[i];
+        int rc = 0;
+
+        if (s->kind == LEARN_CONV)
+            rc = run_pass(&s->pass[CONV_FORWARD], err);
+        else if (s->kind == LEARN_GEMM)
+            rc = gemm_forward(s, err);
+        else
+            op_run_forward(&s->run);
+        if (rc)
+            return error_context(err, "node '%.80s'", s->node->name);
+    }
+    return 0;
+}
+
+static int backward_step(struct learn_step *s, struct error *err)
+{
+    if (s->kind == LEARN_GEMM)
+        return gemm_backward(s, err);
+    if (s->kind == LEARN_OP) {
+        op_run_backward(&s->run);
+        return 0;
+    }
+    for (int i = CONV_BACK_DATA; i <= CONV_BACK_WEIGHTS; i++)
+        if (s->pass[i].kernel && run_pass(&s->pass[i], err))
+            return -1;
+    return 0;
+}
+
+static int backward(struct plan *plan, struct error *err)
+{
+    struct cpu_learn_plan *p = (struct cpu_learn_plan *)plan;
+
+    omp_set_num_threads(p->n_threads);
+    for (int i = p->n_steps - 1; i >= 0; i--) {
+        struct learn_step *s = &p->steps[i];
+
+        if (s->backward && backward_step(s, err))
+            return error_context(err, "backward of node '%.80s'",
+                                 s->node->name);
+    }
+    return 0;
+}
+
+const struct backend cpu_learn_backend = {
+    .abi = BACKEND_ABI,
+    .name = "cpu",
+    .plan_free = cpu_learn_plan_free,
+    .forward = forward,
+    .backward = backward,
+};
