@@ -268,8 +268,8 @@ static void lay_gradients(struct build *b)
     int out = b->g->outputs[0], end = 2 * p->n_steps - 1;
 
     if (b->need[out])
-        b->grad[out] = new_slot(b, shape_count(&b->shapes[out]), p->n_steps,
-                                p->n_steps);
+        b->grad[out] =
+            new_slot(b, shape_count(&b->shapes[out]), p->n_steps, p->n_steps);
     for (int i = p->n_steps - 1; i >= 0; i--) {
         struct learn_step *s = &p->steps[i];
 

@@ -651,11 +651,26 @@ static int plan_outputs(struct build *b, int slots[])
     return 0;
 }
 
+/* Before kernels are compiled, which some processors refuse for such sizes
+ * without saying why. */
+static int check_sizes(struct build *b)
+{
+    for (int i = 0; i < b->g->n_nodes; i++) {
+        size_t n = shape_count(&b->shapes[b->g->nodes[i].out]);
+
+        if (n > PLAN_MAX_BYTES / sizeof(float) && too_large(b, n * 4))
+            return error_context(b->err, "node '%.80s'", b->g->nodes[i].name);
+    }
+    return 0;
+}
+
 static int build_plan(struct build *b)
 {
     struct cpu_plan *p = b->plan;
     int slots[GRAPH_MAX_OUTPUTS];
 
+    if (check_sizes(b))
+        return -1;
     if (make_plain(b, b->g->input) < 0)
         return -1;
     find_last_uses(b);
