@@ -38,10 +38,8 @@ static int central(const struct face *faces, int n, const struct image *img)
     return at;
 }
 
-/* The chosen ones are faces[*first .. *first+*n]. */
-static int choose(const struct face *faces, int n_faces,
-                  const struct image *img, enum face_choice choice, int *first,
-                  int *n, struct error *err)
+int photo_choose(const struct face *faces, int n_faces, const struct image *img,
+                 enum face_choice choice, int *first, int *n, struct error *err)
 {
     *first = 0;
     *n = 1;
@@ -145,7 +143,8 @@ int photo_read(struct detect_scratch *s, const struct contract *contract,
     t2 = now_us();
     out->detect_us = t2 - t1;
     if (rc == 0)
-        rc = choose(faces, out->n_faces, img, opt->choice, &first, &n, err);
+        rc = photo_choose(faces, out->n_faces, img, opt->choice, &first, &n,
+                          err);
     if (rc == 0)
         rc = make_chips(img, contract, faces + first, n, opt->keep, out, err);
     out->align_us = now_us() - t2;

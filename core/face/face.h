@@ -50,4 +50,10 @@ int photo_read(struct detect_scratch *s, const struct contract *contract,
                struct error *err);
 void photo_fini(struct photo *p);
 
+/* Which of the detector's faces of img: faces[*first .. *first + *n - 1].
+ * ERR_NO_FACE, ERR_MANY_FACES. Thread: any. */
+int photo_choose(const struct face *faces, int n_faces, const struct image *img,
+                 enum face_choice choice, int *first, int *n,
+                 struct error *err);
+
 #endif

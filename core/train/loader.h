@@ -59,8 +59,8 @@ int loader_take(struct loader *l, float *out, bool *ok,
 int loader_outstanding(struct loader *l); /* batches asked for, not taken */
 
 /* First 16 bytes of the SHA-256 of the photo's file: equal for copies. NULL
- * until the photo was in a batch that was taken, or when its file cannot be
- * read. Borrowed until loader_free. */
+ * until the photo was read, as all of a batch are that was taken, and when
+ * its file cannot be. Borrowed until loader_free. */
 const uint8_t *loader_hash(struct loader *l, int photo);
 /* Photos that failed so far, in the order they were met: path and why;
  * borrowed until loader_free. */
