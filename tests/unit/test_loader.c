@@ -578,7 +578,7 @@ static void test_raw(void **state)
             apart =
                 ok[i] ? mean_apart(out + (size_t)i * len, p.chips[0].input, len)
                       : 0;
-            if (apart > 4)
+            if (apart > 3)
                 fail_msg("%s, crop %d: %.2f apart", name, k, apart);
             photo_fini(&p);
         }
