@@ -8,19 +8,19 @@
 
 #include "core/face/distance.h"
 
-double api_threshold(const struct server *server)
+double api_threshold(const struct job *job)
 {
-    const struct config *config = atomic_load(&server->config);
+    const struct config *config = atomic_load(&job->server->config);
     double stated;
 
     if (config->threshold > 0)
         return config->threshold;
-    return model_threshold(server->model, 1e-3, &stated);
+    return model_threshold(job->serving->model, 1e-3, &stated);
 }
 
-json_t *api_model_json(const struct server *server)
+json_t *api_model_json(const struct job *job)
 {
-    const struct model *m = server->model;
+    const struct model *m = job->serving->model;
     return json_pack("{s:s, s:s, s:i}", "id", m->id, "name", m->name,
                      "embedding_size", m->contract.dim);
 }
@@ -87,17 +87,17 @@ json_t *api_timings_json(const struct job *job)
                      ms(server_now_us() - job->start_us));
 }
 
-int api_search(struct server *server, const char *gallery, const float *query,
+int api_search(struct job *job, const char *gallery, const float *query,
                double threshold, int limit, struct gallery_hit *hits,
                struct error *err)
 {
     int64_t began = server_now_us();
-    int n = gallery_search(server->gallery, gallery, query, (float)threshold,
-                           limit, hits, err);
+    int n = gallery_search(job->serving->gallery, gallery, query,
+                           (float)threshold, limit, hits, err);
 
     stats_observe(STATS_SEARCH, (double)(server_now_us() - began) / 1e6);
     if (n < 0 && err->code == ERR_NOMEM)
-        atomic_store(&server->gallery_stale, true);
+        atomic_store(&job->serving->gallery_stale, true);
     return n;
 }
 

@@ -39,9 +39,9 @@ int api_openapi(struct job *job, struct error *err);
 
 /* The threshold when a request names none: the setting, else the model's at
  * FAR 1e-3, else 1.1. */
-double api_threshold(const struct server *server);
+double api_threshold(const struct job *job);
 /* {id,name,embedding_size} of the model that serves. NULL: no memory. */
-json_t *api_model_json(const struct server *server);
+json_t *api_model_json(const struct job *job);
 /* Adds a contract's fields to o. -1: no memory. */
 int api_add_contract(json_t *o, const struct contract *c);
 /* Reals rounded to so many decimals, as answers carry them. */
@@ -56,7 +56,7 @@ json_t *api_photo_json(const struct photo *photo);
 json_t *api_timings_json(const struct job *job);
 /* Search, counted; a gallery that ran out of memory is marked for
  * rebuilding. As gallery_search. */
-int api_search(struct server *server, const char *gallery, const float *query,
+int api_search(struct job *job, const char *gallery, const float *query,
                double threshold, int limit, struct gallery_hit *hits,
                struct error *err);
 /* "largest", "single", "all" (one of the field's words) to a choice. */

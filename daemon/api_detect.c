@@ -52,7 +52,7 @@ static struct look *look_new(struct job *job, const struct form_field *fields,
 static json_t *look_json(struct job *job, bool embeddings)
 {
     const struct look *l = job->state;
-    int dim = job->server->model->contract.dim;
+    int dim = job->serving->model->contract.dim;
     json_t *faces = json_array();
 
     for (int i = 0; faces && i < l->look.photo.n_chips; i++) {
@@ -122,8 +122,7 @@ int api_embed_finish(struct job *job, struct error *err)
     json_t *body = look_json(job, true);
 
     (void)err;
-    if (body &&
-        json_object_set_new(body, "model", api_model_json(job->server)) != 0) {
+    if (body && json_object_set_new(body, "model", api_model_json(job)) != 0) {
         json_decref(body);
         body = NULL;
     }

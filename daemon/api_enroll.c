@@ -116,7 +116,7 @@ static void fill_face(const struct job *job, const struct enroll *e, int i,
         .box = {b->x0, b->y0, b->x1, b->y1},
         .score = chip->face.score,
         .embedding = job_embedding(job, i),
-        .dim = job->server->model->contract.dim,
+        .dim = job->serving->model->contract.dim,
         .crop = chip->kept,
         .len_crop = chip->len_kept,
         .crop_box = {in->x0, in->y0, in->x1, in->y1},
@@ -134,7 +134,7 @@ static int store(struct job *job, struct enroll *e, bool *created,
         .subject = form_text(&e->form, "subject"),
         .name = form_text(&e->form, "name"),
         .metadata = form_text(&e->form, "metadata"),
-        .model_id = job->server->model->id,
+        .model_id = job->serving->model->id,
         .faces = faces,
         .n_faces = e->n,
         .idem_key = e->idem_key,
@@ -167,9 +167,8 @@ static int warn(struct job *job, const struct enroll *e, int i, json_t *face,
     const char *subject = form_text(&e->form, "subject");
     struct gallery_hit hits[2];
     struct error why;
-    int n = api_search(job->server, form_gallery(&e->form, job),
-                       job_embedding(job, i), api_threshold(job->server), 2,
-                       hits, &why);
+    int n = api_search(job, form_gallery(&e->form, job), job_embedding(job, i),
+                       api_threshold(job), 2, hits, &why);
 
     for (int k = 0; k < n; k++) {
         json_t *row;
@@ -248,7 +247,7 @@ int api_enroll_finish(struct job *job, struct error *err)
                          form_gallery(&e->form, job), "created", created,
                          "replayed", replayed, "faces", faces, "errors",
                          errors_json(e), "warnings", warnings, "model",
-                         api_model_json(job->server), "timings_ms",
+                         api_model_json(job), "timings_ms",
                          api_timings_json(job)));
     return 0;
 }

@@ -80,8 +80,8 @@ static json_t *faces_json(struct job *job, const char *gallery,
     error_set(err, ERR_NOMEM, "no memory for the answer");
     for (int i = 0; hits && list && i < q->look.photo.n_chips; i++) {
         json_t *row = api_face_json(&q->look.photo.chips[i].face);
-        int n = api_search(job->server, gallery, job_embedding(job, i),
-                           threshold, limit, hits, err);
+        int n = api_search(job, gallery, job_embedding(job, i), threshold,
+                           limit, hits, err);
         int rc = n < 0 ? -1
                        : json_object_set_new(row, "candidates",
                                              candidates_json(hits, n));
@@ -106,8 +106,7 @@ int api_identify_finish(struct job *job, struct error *err)
 {
     const struct identify *q = job->state;
     const char *gallery = form_gallery(&q->form, job);
-    double threshold =
-        form_number(&q->form, "threshold", api_threshold(job->server));
+    double threshold = form_number(&q->form, "threshold", api_threshold(job));
     const struct config *config = atomic_load(&job->server->config);
     double usual = config->search_limit_max < DEFAULT_LIMIT
                        ? (double)config->search_limit_max
@@ -128,7 +127,7 @@ int api_identify_finish(struct job *job, struct error *err)
                json_pack("{s:o, s:s, s:o, s:s, s:o, s:i, s:i, s:i, s:o}",
                          "faces", faces, "gallery", gallery, "threshold",
                          api_real(threshold, 6), "metric", "l2_squared",
-                         "model", api_model_json(job->server), "faces_found",
+                         "model", api_model_json(job), "faces_found",
                          q->look.photo.n_faces, "width", q->look.photo.width,
                          "height", q->look.photo.height, "timings_ms",
                          api_timings_json(job)));

@@ -116,46 +116,48 @@ int api_add_contract(json_t *o, const struct contract *c)
     return rc;
 }
 
-static json_t *model_json(const struct server *s)
+static json_t *model_json(const struct job *job)
 {
-    json_t *o =
-        json_pack("{s:s, s:s}", "id", s->model->id, "name", s->model->name);
+    const struct model *m = job->serving->model;
+    json_t *o = json_pack("{s:s, s:s}", "id", m->id, "name", m->name);
 
-    if (o && (api_add_contract(o, &s->model->contract) < 0 ||
+    if (o && (api_add_contract(o, &m->contract) < 0 ||
               json_object_set_new(o, "threshold_in_use",
-                                  api_real(api_threshold(s), 6)) < 0)) {
+                                  api_real(api_threshold(job), 6)) < 0)) {
         json_decref(o);
         return NULL;
     }
     return o;
 }
 
-static const char *precision_why(const struct server *s, const struct config *c)
+static const char *precision_why(const struct job *job, const struct config *c)
 {
     if (strcmp(c->precision, "auto") != 0)
         return "the setting precision asks for it";
-    if (s->precision == PRECISION_BF16)
+    if (job->serving->precision == PRECISION_BF16)
         return "the processor is quicker in bf16 and the model's check holds";
-    if (s->device_info.fast_bf16)
+    if (job->server->device_info.fast_bf16)
         return "the model's check does not hold in bf16";
     return "the processor has no quick bf16";
 }
 
-static json_t *device_json(const struct server *s, const struct config *c)
+static json_t *device_json(const struct job *job, const struct config *c)
 {
+    const struct server *s = job->server;
+
     return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s}", "backend",
                      s->device->backend->name, "name", s->device_info.name,
                      "isa", s->device_info.isa, "threads",
                      s->device_info.n_threads, "precision",
-                     s->precision == PRECISION_BF16 ? "bf16" : "f32", "why",
-                     precision_why(s, c));
+                     job->serving->precision == PRECISION_BF16 ? "bf16" : "f32",
+                     "why", precision_why(job, c));
 }
 
-static json_t *galleries_json(struct server *s)
+static json_t *galleries_json(const struct job *job)
 {
     struct gallery_size size = {0};
 
-    gallery_size(s->gallery, &size);
+    gallery_size(job->serving->gallery, &size);
     return json_pack("{s:I, s:I, s:I, s:I}", "galleries",
                      (json_int_t)size.n_galleries, "subjects",
                      (json_int_t)size.n_subjects, "faces",
@@ -168,9 +170,9 @@ int api_info(struct job *job, struct error *err)
     const struct config *c = atomic_load(&s->config);
     json_t *body = json_pack(
         "{s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:o}", "version", FACENETD_VERSION,
-        "metric", "l2_squared", "model", model_json(s), "device",
-        device_json(s, c), "limits", limits_json(c), "gallery",
-        galleries_json(s), "default_gallery", c->default_gallery, "uptime_s",
+        "metric", "l2_squared", "model", model_json(job), "device",
+        device_json(job, c), "limits", limits_json(c), "gallery",
+        galleries_json(job), "default_gallery", c->default_gallery, "uptime_s",
         api_real((double)(server_now_us() - s->started_us) / 1e6, 3));
 
     if (!body)
@@ -180,9 +182,11 @@ int api_info(struct job *job, struct error *err)
 }
 
 /* The loaded model whose file has this name (without .onnx), or NULL. */
-static const struct model *loaded(const struct server *s, const char *name)
+static const struct model *loaded(const struct job *job, const char *name)
 {
-    const struct model *const all[] = {s->model, s->pnet, s->rnet, s->onet};
+    const struct server *s = job->server;
+    const struct model *const all[] = {job->serving->model, s->pnet, s->rnet,
+                                       s->onet};
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (all[i] && strcmp(all[i]->name, name) == 0)
@@ -190,8 +194,7 @@ static const struct model *loaded(const struct server *s, const char *name)
     return NULL;
 }
 
-static json_t *model_file_json(const struct server *s, int dir,
-                               const char *file)
+static json_t *model_file_json(const struct job *job, int dir, const char *file)
 {
     char name[256];
     size_t len = strlen(file) - strlen(".onnx");
@@ -203,10 +206,10 @@ static json_t *model_file_json(const struct server *s, int dir,
         return json_null(); /* gone since it was listed */
     memcpy(name, file, len);
     name[len] = '\0';
-    m = loaded(s, name);
+    m = loaded(job, name);
     o = json_pack("{s:s, s:I, s:b, s:b}", "name", name, "bytes",
                   (json_int_t)st.st_size, "loaded", m != NULL, "active",
-                  m == s->model);
+                  m == job->serving->model);
     if (o && m &&
         (json_object_set_new(o, "id", json_string(m->id)) < 0 ||
          api_add_contract(o, &m->contract) < 0)) {
@@ -226,8 +229,7 @@ static int is_model(const struct dirent *e)
 
 int api_models(struct job *job, struct error *err)
 {
-    struct server *s = job->server;
-    const char *path = atomic_load(&s->config)->models;
+    const char *path = atomic_load(&job->server->config)->models;
     struct dirent **entries = NULL;
     json_t *list = json_array();
     int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -240,7 +242,7 @@ int api_models(struct job *job, struct error *err)
         goto out;
     }
     for (int i = 0; list && i < n && i < MAX_MODEL_FILES; i++) {
-        json_t *row = model_file_json(s, dir, entries[i]->d_name);
+        json_t *row = model_file_json(job, dir, entries[i]->d_name);
         if (json_is_null(row))
             continue;
         if (json_array_append_new(list, row) < 0) {

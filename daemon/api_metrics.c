@@ -28,14 +28,15 @@ static void add(struct gauges *g, const char *name, int counter, double value,
             .name = name, .help = help, .value = value, .counter = counter};
 }
 
-static void add_queues(struct gauges *g, struct server *s)
+static void add_queues(struct gauges *g, const struct job *job)
 {
+    struct server *s = job->server;
     struct http_stats h = {0};
 
     http_stats(s->http, &h);
     add(g, "facenetd_work_queue_length", 0, (double)queue_length(s->work),
         "Requests that wait for a work thread.");
-    add(g, "facenetd_batch_waiting", 0, batch_waiting(s->batch),
+    add(g, "facenetd_batch_waiting", 0, batch_waiting(job->serving->batch),
         "Faces that wait for the network.");
     add(g, "facenetd_connections", 0, (double)h.connections,
         "Open connections.");
@@ -49,12 +50,13 @@ static void add_queues(struct gauges *g, struct server *s)
         "Connections closed because a request did not arrive in time.");
 }
 
-static void add_store(struct gauges *g, struct server *s)
+static void add_store(struct gauges *g, const struct job *job)
 {
+    struct server *s = job->server;
     struct gallery_size size = {0};
     struct store_stats st = {0};
 
-    gallery_size(s->gallery, &size);
+    gallery_size(job->serving->gallery, &size);
     add(g, "facenetd_gallery_galleries", 0, (double)size.n_galleries,
         "Galleries in memory.");
     add(g, "facenetd_gallery_subjects", 0, (double)size.n_subjects,
@@ -108,8 +110,9 @@ static void add_process(struct gauges *g, struct server *s)
 }
 
 /* text and the build line in one buffer; takes text. NULL: no memory. */
-static char *with_build(const struct server *s, char *take_text, size_t *len)
+static char *with_build(const struct job *job, char *take_text, size_t *len)
 {
+    const struct serving *sv = job->serving;
     char *all = NULL;
     int n = asprintf(
         &all,
@@ -117,8 +120,9 @@ static char *with_build(const struct server *s, char *take_text, size_t *len)
         "# TYPE facenetd_build_info gauge\n"
         "facenetd_build_info{version=\"%s\",model=\"%s\",device=\"%s\","
         "precision=\"%s\"} 1\n",
-        take_text, FACENETD_VERSION, s->model->id, s->device->backend->name,
-        s->precision == PRECISION_BF16 ? "bf16" : "f32");
+        take_text, FACENETD_VERSION, sv->model->id,
+        job->server->device->backend->name,
+        sv->precision == PRECISION_BF16 ? "bf16" : "f32");
 
     free(take_text);
     if (n < 0)
@@ -133,12 +137,12 @@ int api_metrics(struct job *job, struct error *err)
     char *text;
     size_t len = 0;
 
-    add_queues(&g, job->server);
-    add_store(&g, job->server);
+    add_queues(&g, job);
+    add_store(&g, job);
     add_process(&g, job->server);
     text = stats_text(g.row, g.n, &len);
     if (text)
-        text = with_build(job->server, text, &len);
+        text = with_build(job, text, &len);
     if (!text)
         return error_set(err, ERR_NOMEM, "no memory for the answer");
     job_answer_text(job, 200, "text/plain; version=0.0.4; charset=utf-8", text,

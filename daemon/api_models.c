@@ -17,15 +17,15 @@ static int answer(struct job *job, int status, json_t *take_body,
     return 0;
 }
 
-static const char *state_of(const struct server *s, const char *id)
+static const char *state_of(const struct job *job, const char *id)
 {
-    return strcmp(s->model->id, id) == 0 ? "active" : "available";
+    return strcmp(job->serving->model->id, id) == 0 ? "active" : "available";
 }
 
-static json_t *entry_json(const struct server *s, const struct model_entry *e)
+static json_t *entry_json(const struct job *job, const struct model_entry *e)
 {
     json_t *o = json_pack("{s:s, s:s, s:s, s:b, s:I, s:o}", "id", e->id, "name",
-                          e->name, "state", state_of(s, e->id), "removable",
+                          e->name, "state", state_of(job, e->id), "removable",
                           e->own, "bytes", (json_int_t)e->bytes, "added",
                           api_query_time(e->added_s));
 
@@ -38,16 +38,15 @@ static json_t *entry_json(const struct server *s, const struct model_entry *e)
 
 int api_admin_models(struct job *job, struct error *err)
 {
-    struct server *s = job->server;
     struct model_entry *rows;
     json_t *list;
     int n;
 
-    if (models_list(s->models, &rows, &n, err) != 0)
+    if (models_list(job->server->models, &rows, &n, err) != 0)
         return -1;
     list = json_array();
     for (int i = 0; list && i < n; i++) {
-        if (json_array_append_new(list, entry_json(s, &rows[i])) < 0) {
+        if (json_array_append_new(list, entry_json(job, &rows[i])) < 0) {
             json_decref(list);
             list = NULL;
         }
@@ -113,5 +112,5 @@ int api_admin_models_add(struct job *job, struct error *err)
     if (models_put(s->models, bytes, len, id, &added, err) != 0 ||
         models_find(s->models, id, &entry, err) != 0)
         return -1;
-    return answer(job, added ? 201 : 200, entry_json(s, &entry), err);
+    return answer(job, added ? 201 : 200, entry_json(job, &entry), err);
 }

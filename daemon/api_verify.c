@@ -99,8 +99,8 @@ static json_t *answer(struct job *job, const struct verify *v, double distance,
     return json_pack("{s:b, s:o, s:o, s:s, s:o, s:o, s:o}", "match",
                      distance <= threshold, "distance", api_real(distance, 6),
                      "threshold", api_real(threshold, 6), "metric",
-                     "l2_squared", "model", api_model_json(job->server),
-                     "faces", faces, "timings_ms", api_timings_json(job));
+                     "l2_squared", "model", api_model_json(job), "faces", faces,
+                     "timings_ms", api_timings_json(job));
 }
 
 /* The nearest of the subject's examples; *examples: how many there are, -1
@@ -121,11 +121,11 @@ static int nearest(struct job *job, const char *gallery, const char *subject,
                          "there is no subject '%s' in gallery '%s'", subject,
                          gallery);
     }
-    if (gallery_subject(job->server->gallery, gallery, subject,
+    if (gallery_subject(job->serving->gallery, gallery, subject,
                         job_embedding(job, 0), hit, err) == 0)
         return 0;
     if (err->code == ERR_NOMEM)
-        atomic_store(&job->server->gallery_stale, true);
+        atomic_store(&job->serving->gallery_stale, true);
     if (err->code == ERR_NO_SUBJECT && *examples >= 0)
         return error_set(err, ERR_CONFLICT,
                          "subject '%s' has no face that the model in use has "
@@ -162,14 +162,13 @@ static int finish_subject(struct job *job, struct verify *v, double threshold,
 int api_verify_finish(struct job *job, struct error *err)
 {
     struct verify *v = job->state;
-    double threshold =
-        form_number(&v->form, "threshold", api_threshold(job->server));
+    double threshold = form_number(&v->form, "threshold", api_threshold(job));
     double distance;
 
     if (v->n == 1)
         return finish_subject(job, v, threshold, err);
     distance = (double)distance_l2(job_embedding(job, 0), job_embedding(job, 1),
-                                   (size_t)job->server->model->contract.dim);
+                                   (size_t)job->serving->model->contract.dim);
     job_answer(job, 200, answer(job, v, distance, threshold));
     return 0;
 }

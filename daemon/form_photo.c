@@ -80,7 +80,8 @@ int form_photos(struct job *job, struct form_photo *photos, int n,
         .job = job,
         .photos = photos,
         .opt = s->photo,
-        .contract = flags & PHOTO_NO_CHIPS ? NULL : &s->model->contract,
+        .contract =
+            flags & PHOTO_NO_CHIPS ? NULL : &job->serving->model->contract,
         .each = flags & PHOTO_EACH,
     };
     int64_t began = server_now_us(), spent_us = 0;

@@ -52,7 +52,7 @@ int job_add_chip(struct job *job, const float *chip, struct error *err)
 const float *job_embedding(const struct job *job, int i)
 {
     return job->embeddings +
-           (size_t)i * (size_t)job->server->model->contract.dim;
+           (size_t)i * (size_t)job->serving->model->contract.dim;
 }
 
 /* --- answers ---------------------------------------------------------- */
@@ -128,6 +128,7 @@ static void release(struct job *job)
     if (job->route->prepare) /* a lost update of a mean does no harm */
         atomic_store(&s->work_us, mean + (job->spent_us - mean) / 8);
     atomic_fetch_sub(&s->jobs, 1);
+    serving_put(job->serving);
     request_unref(job->req);
 }
 
@@ -160,7 +161,7 @@ static void embedded(void *ctx, const struct error *err)
 /* After success the job belongs to the batch. */
 static int embed(struct job *job, struct error *err)
 {
-    size_t dim = (size_t)job->server->model->contract.dim;
+    size_t dim = (size_t)job->serving->model->contract.dim;
 
     job->embeddings = calloc((size_t)job->n_chips, dim * sizeof(float));
     if (!job->embeddings)
@@ -176,7 +177,7 @@ static int embed(struct job *job, struct error *err)
         .done = embedded,
         .ctx = job,
     };
-    return batch_push(job->server->batch, &job->group, err);
+    return batch_push(job->serving->batch, &job->group, err);
 }
 
 static int finish(struct job *job, struct error *err)
@@ -225,6 +226,7 @@ void job_start(struct job *job)
     struct error err;
 
     job->start_us = server_now_us();
+    job->serving = servings_get(s->servings, SERVING_ACTIVE);
     request_ref(job->req);
     if (atomic_fetch_add(&s->jobs, 1) >= s->jobs_max + spare) {
         error_set(&err, ERR_QUEUE_FULL, "%d requests already wait",

@@ -31,7 +31,9 @@ struct job {
     const struct route *route;
     /* Each is store_id_valid. */
     char args[ROUTE_MAX_ARGS][STORE_ID_MAX + 1]; /* {…} of the path */
-    unsigned rights; /* KEYS_* bits of the caller's key */
+    struct serving *serving; /* from start to answer: all that is asked of a
+                                model is asked of this one */
+    unsigned rights;         /* KEYS_* bits of the caller's key */
     enum job_stage stage;
     bool answered;
     /* Faces for the batch: job_add_chip in prepare; they live in state. */

@@ -137,9 +137,11 @@ static void reload(struct server *s, const char *path, int argc, char **argv)
 
 static void status(struct server *s)
 {
+    struct serving *sv = servings_get(s->servings, SERVING_ACTIVE);
     struct gallery_size size;
 
-    gallery_size(s->gallery, &size);
+    gallery_size(sv->gallery, &size);
+    serving_put(sv);
     notify_status("serving on %s; %lld faces of %lld subjects; %d requests in "
                   "work",
                   s->address, (long long)size.n_faces,
@@ -184,24 +186,28 @@ static void announce(struct server *s)
 {
     const struct config *c = atomic_load(&s->config);
     const char *scheme = *c->tls_cert ? "https" : "http";
+    struct serving *sv = servings_get(s->servings, SERVING_ACTIVE);
+    const char *precision = sv->precision == PRECISION_BF16 ? "bf16" : "f32";
     char address[128], isa[128];
 
     log_event(LOG_LEVEL_INFO, "ready",
               "version=%s listen=%s model=%s device=%s isa=%s precision=%s "
               "ms=%lld",
               FACENETD_VERSION, log_quote(s->address, address, sizeof(address)),
-              s->model->id, s->device->backend->name,
-              log_quote(s->device_info.isa, isa, sizeof(isa)),
-              s->precision == PRECISION_BF16 ? "bf16" : "f32",
+              sv->model->id, s->device->backend->name,
+              log_quote(s->device_info.isa, isa, sizeof(isa)), precision,
               (long long)((server_now_us() - s->started_us) / 1000));
-    if (getenv("JOURNAL_STREAM") || getenv("NOTIFY_SOCKET"))
+    if (getenv("JOURNAL_STREAM") || getenv("NOTIFY_SOCKET")) {
+        serving_put(sv);
         return;
+    }
     printf("facenetd %s serves on %s://%s with model %s (%.12s), %s on %s\n"
            "try: curl %s-F image1=@a.jpg -F image2=@b.jpg %s://%s/verify\n",
-           FACENETD_VERSION, scheme, s->address, s->model->name, s->model->id,
-           s->precision == PRECISION_BF16 ? "bf16" : "f32", s->device_info.name,
+           FACENETD_VERSION, scheme, s->address, sv->model->name, sv->model->id,
+           precision, s->device_info.name,
            atomic_load(&s->keys) ? "-H 'Authorization: Bearer KEY' " : "",
            scheme, s->address);
+    serving_put(sv);
     fflush(stdout);
 }
 

@@ -179,6 +179,8 @@ static int list_dir(struct models *m, const char *dir, bool own,
     struct dirent **files = NULL;
     int n = scandir(dir, &files, is_model, alphasort), rc = 0;
 
+    if (n < 0 && own && errno == ENOENT)
+        return 0; /* nothing was kept yet */
     if (n < 0)
         return error_set(err, ERR_FILE,
                          "the model directory cannot be read: %s",
@@ -443,10 +445,12 @@ static int keep(struct models *m, const char *path, const void *bytes,
 {
     char *temporary = join(m->own, IMPORTING "XXXXXX");
     bool local;
-    int fd = temporary ? mkostemp(temporary, O_CLOEXEC) : -1, rc;
+    int fd = -1, rc;
 
     if (!temporary)
         return error_set(err, ERR_NOMEM, "no memory to keep a model");
+    if (mkdir(m->own, 0700) == 0 || errno == EEXIST)
+        fd = mkostemp(temporary, O_CLOEXEC);
     if (fd < 0) {
         rc = write_failed(err);
         free(temporary);
@@ -510,10 +514,9 @@ int models_remove(struct models *m, const char *id, struct error *err)
 
 /* --- the object --------------------------------------------------------- */
 
-/* Files of uploads that a crash cut short. */
-static void sweep(const char *dir)
+void models_sweep(struct models *m)
 {
-    DIR *d = opendir(dir);
+    DIR *d = opendir(m->own);
     struct dirent *e;
 
     while (d && (e = readdir(d)))
@@ -538,12 +541,6 @@ struct models *models_open(const char *dir, const char *data_dir,
         models_close(m);
         return error_null(err, ERR_NOMEM, "no memory for the models");
     }
-    if (mkdir(m->own, 0700) != 0 && errno != EEXIST) {
-        error_set(err, ERR_FILE, "data directory: models: %s", strerror(errno));
-        models_close(m);
-        return NULL;
-    }
-    sweep(m->own);
     return m;
 }
 

@@ -30,11 +30,14 @@ struct model_entry {
     struct contract contract; /* golden NULL */
 };
 
-/* dir: the configured directory; data_dir: its subdirectory models is made.
- * dev runs the checks of uploads; borrowed. ERR_FILE, ERR_NOMEM. */
+/* dir: the configured directory; data_dir: its subdirectory models is used.
+ * dev runs the checks of uploads; borrowed. ERR_NOMEM. */
 struct models *models_open(const char *dir, const char *data_dir,
                            struct device *dev, struct error *err);
 void models_close(struct models *m); /* NULL is fine */
+/* Remove what uploads left that a crash cut short, once the data directory is
+ * held against other processes. */
+void models_sweep(struct models *m);
 
 /* Copy a file into the kept ones, once checked; id gets its id. It takes the
  * place of one with this id, whose thresholds may be others. ERR_BAD_MODEL (no

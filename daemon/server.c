@@ -19,8 +19,7 @@
 enum {
     MAX_LISTEN = 8,
     ALIVE_MS = 5000, /* of threads that never work long */
-    BUSY_MS = 60000, /* of those that run a network or read a photo */
-    WARM_FACES = 2
+    BUSY_MS = 60000  /* of those that run a network or read a photo */
 };
 
 struct server_past {
@@ -65,8 +64,6 @@ static int open_store(struct server *s, const struct config *c,
         .max_faces_per_subject = (int)c->max_faces_per_subject,
         .relaxed = strcmp(c->durability, "relaxed") == 0,
     };
-    struct gallery_size size;
-    int64_t missing = 0;
 
     if (*c->crop_key_file) {
         if (server_load_crop_key(c->crop_key_file, s->crop_key, err) != 0)
@@ -77,13 +74,16 @@ static int open_store(struct server *s, const struct config *c,
     s->store = store_open(&opt, err);
     if (!s->store)
         return -1;
-    s->models = models_open(c->models, c->data_dir, s->detect_device, err);
-    if (!s->models)
-        return -1;
-    s->gallery = gallery_new(s->model->id, s->model->contract.dim, err);
-    if (!s->gallery || gallery_load(s->gallery, s->store, err) != 0)
-        return -1;
-    gallery_size(s->gallery, &size);
+    models_sweep(s->models); /* the data directory is ours */
+    return 0;
+}
+
+static int tell_gallery(struct server *s, struct serving *sv, struct error *err)
+{
+    struct gallery_size size;
+    int64_t missing = 0;
+
+    gallery_size(sv->gallery, &size);
     log_event(LOG_LEVEL_INFO, "gallery",
               "galleries=%lld subjects=%lld faces=%lld",
               (long long)size.n_galleries, (long long)size.n_subjects,
@@ -93,7 +93,7 @@ static int open_store(struct server *s, const struct config *c,
                   "refused=%lld text=\"stored faces are damaged and left "
                   "out\"",
                   (long long)size.n_refused);
-    if (store_missing_embeddings(s->store, s->model->id, &missing, err) != 0)
+    if (store_missing_embeddings(s->store, sv->model->id, &missing, err) != 0)
         return -1;
     if (missing > 0)
         log_event(LOG_LEVEL_WARN, "gallery",
@@ -103,31 +103,37 @@ static int open_store(struct server *s, const struct config *c,
     return 0;
 }
 
-/* --- queues and threads ------------------------------------------------ */
-
-static int run_embedder(void *ctx, const float *const *chips, int n, float *out,
-                        int *bad, struct error *err)
+/* The embedder and its gallery. */
+static int start_serving(struct server *s, const struct config *c,
+                         struct error *err)
 {
-    return embedder_run(ctx, chips, n, out, bad, err);
+    struct servings_options opt = {.device = s->device,
+                                   .info = &s->device_info,
+                                   .config = c,
+                                   .models = s->models,
+                                   .store = s->store};
+    struct serving *sv;
+    char id[65];
+    int rc;
+
+    notify_status("loading the model and the galleries");
+    s->servings = servings_new(&opt, err);
+    if (!s->servings || models_id_of(s->models, c->model, id, err) != 0)
+        return -1;
+    sv = serving_new(s->servings, id, err);
+    if (!sv)
+        return -1;
+    servings_set(s->servings, SERVING_ACTIVE, sv);
+    rc = tell_gallery(s, sv, err);
+    serving_put(sv);
+    return rc;
 }
+
+/* --- queues and threads ------------------------------------------------ */
 
 static int start_work(struct server *s, const struct config *c,
                       struct error *err)
 {
-    const struct contract *k = &s->model->contract;
-    struct batch_options opt = {
-        .run = run_embedder,
-        .ctx = s->embedder,
-        .dim = k->dim,
-        .batch_max = embedder_batch_max(s->embedder),
-        .max_faces = (int)c->queue_faces,
-        .max_bytes = c->queue_bytes,
-        .chip_bytes = 3 * (int64_t)k->width * k->height * (int)sizeof(float),
-    };
-
-    s->batch = batch_new(&opt, err);
-    if (!s->batch)
-        return -1;
     s->jobs_max = (int)c->queue_faces;
     s->work = queue_new((size_t)s->jobs_max + JOBS_SPARE + WORK_CALLS);
     if (!s->work)
@@ -135,62 +141,6 @@ static int start_work(struct server *s, const struct config *c,
     s->workers =
         work_start((int)c->workers, s->work, s->detector, job_work, err);
     return s->workers ? 0 : -1;
-}
-
-struct warm {
-    pthread_mutex_t lock;
-    pthread_cond_t there;
-    bool done;
-    struct error err;
-};
-
-static void warmed(void *ctx, const struct error *err)
-{
-    struct warm *w = ctx;
-
-    pthread_mutex_lock(&w->lock);
-    w->done = true;
-    if (err)
-        w->err = *err;
-    pthread_cond_signal(&w->there);
-    pthread_mutex_unlock(&w->lock);
-}
-
-/* One batch through the queue and the network. */
-static int warm_batch(struct server *s, struct error *err)
-{
-    const struct contract *k = &s->model->contract;
-    size_t n = 3 * (size_t)k->width * (size_t)k->height;
-    float *chip = tensor_alloc(n);
-    float *out = calloc((size_t)WARM_FACES * (size_t)k->dim, sizeof(*out));
-    const float *const chips[WARM_FACES] = {chip, chip};
-    struct warm w = {.lock = PTHREAD_MUTEX_INITIALIZER,
-                     .there = PTHREAD_COND_INITIALIZER};
-    struct batch_group g = {
-        .chips = chips, .out = out, .n = WARM_FACES, .done = warmed, .ctx = &w};
-    int rc = -1;
-
-    if (!chip || !out) {
-        error_set(err, ERR_NOMEM, "no memory for the first batch");
-        goto out;
-    }
-    tensor_formula("golden", chip, n);
-    if (k->scale == SCALE_NONE)
-        for (size_t i = 0; i < n; i++)
-            chip[i] = 127.5f * (1 + chip[i]);
-    if (batch_push(s->batch, &g, err) != 0)
-        goto out;
-    pthread_mutex_lock(&w.lock);
-    while (!w.done)
-        pthread_cond_wait(&w.there, &w.lock);
-    pthread_mutex_unlock(&w.lock);
-    rc = w.err.code == ERR_NONE
-             ? 0
-             : error_set(err, w.err.code, "first batch: %s", w.err.text);
-out:
-    free(chip);
-    free(out);
-    return rc;
 }
 
 /* The detector on a grey picture: nothing is found, everything was run. */
@@ -310,7 +260,7 @@ struct server *server_start(struct config *take_config, struct error *err)
     }
     server_set_photo_options(s, c);
     if (server_load_models(s, c, err) != 0 || open_store(s, c, err) != 0 ||
-        start_work(s, c, err) != 0 || warm_batch(s, err) != 0 ||
+        start_serving(s, c, err) != 0 || start_work(s, c, err) != 0 ||
         warm_detector(s, err) != 0)
         goto fail;
     if (start_http(s, c, fds, n_fds, err) != 0)
@@ -333,23 +283,20 @@ void server_stop(struct server *s)
     atomic_store(&s->ready, false);
     atomic_store(&s->stopping, true);
     http_stop(s->http, (int)c->drain_ms);
-    if (s->batch)
-        batch_close(s->batch);
+    if (s->servings)
+        servings_close(s->servings);
     if (s->work)
         queue_close(s->work);
     work_join(s->workers);
     if (s->work)
         queue_free(s->work);
-    batch_free(s->batch);
-    store_close(s->store); /* its thread follows the gallery until then */
-    gallery_free(s->gallery);
+    store_close(s->store); /* its thread tells the galleries until then */
+    servings_free(s->servings);
     models_close(s->models);
-    embedder_free(s->embedder);
     detector_free(s->detector);
     model_free(s->onet);
     model_free(s->rnet);
     model_free(s->pnet);
-    model_free(s->model);
     if (s->detect_device)
         s->detect_device->backend->device_close(s->detect_device);
     if (s->device)
@@ -407,21 +354,13 @@ fail:
 bool server_alive(struct server *s)
 {
     return http_alive(s->http, ALIVE_MS) && store_alive(s->store, ALIVE_MS) &&
-           batch_alive(s->batch, BUSY_MS) && work_alive(s->workers, BUSY_MS);
+           servings_alive(s->servings, BUSY_MS) &&
+           work_alive(s->workers, BUSY_MS);
 }
 
 void server_tend(struct server *s)
 {
-    struct error err;
-
-    if (!atomic_exchange(&s->gallery_stale, false))
-        return;
-    if (gallery_load(s->gallery, s->store, &err) == 0) {
-        log_event(LOG_LEVEL_WARN, "gallery", "text=\"built anew\"");
-        return;
-    }
-    atomic_store(&s->gallery_stale, true);
-    log_event(LOG_LEVEL_ERROR, "gallery", "code=%s", error_wire(err.code));
+    servings_tend(s->servings);
 }
 
 /* Time until a job that came now would begin, if none were quicker. */
@@ -434,8 +373,10 @@ static int64_t wait_us(struct server *s)
 int server_retry_after(struct server *s)
 {
     int64_t wait = 1 + wait_us(s) / 1000000;
-    int batch = batch_retry_after(s->batch);
+    struct serving *sv = servings_get(s->servings, SERVING_ACTIVE);
+    int batch = batch_retry_after(sv->batch);
 
+    serving_put(sv);
     if (wait < batch)
         wait = batch;
     return wait > 60 ? 60 : (int)wait;
@@ -444,7 +385,10 @@ int server_retry_after(struct server *s)
 bool server_busy(struct server *s)
 {
     const struct config *c = atomic_load(&s->config);
+    struct serving *sv = servings_get(s->servings, SERVING_ACTIVE);
+    bool full = batch_full(sv->batch);
 
-    return atomic_load(&s->jobs) >= s->jobs_max || batch_full(s->batch) ||
+    serving_put(sv);
+    return atomic_load(&s->jobs) >= s->jobs_max || full ||
            wait_us(s) > c->deadline_ms * 1000 * 8 / 10;
 }

@@ -9,17 +9,15 @@
 #include "config/config.h"
 #include "core/base/keys.h"
 #include "core/face/detect.h"
-#include "core/face/embed.h"
 #include "core/face/face.h"
 #include "core/face/model.h"
-#include "daemon/batch.h"
 #include "daemon/http.h"
 #include "daemon/limiter.h"
 #include "daemon/models.h"
 #include "daemon/queue.h"
+#include "daemon/serving.h"
 #include "daemon/stats.h"
 #include "daemon/work.h"
-#include "store/gallery.h"
 #include "store/store.h"
 
 struct server {
@@ -29,16 +27,14 @@ struct server {
     struct limiter *limiter;
     struct device *device, *detect_device;
     struct device_info device_info;
-    struct model *model, *pnet, *rnet, *onet;
+    struct model *pnet, *rnet, *onet;
     struct detector *detector;
-    struct embedder *embedder;
-    enum precision precision;
     struct face_options photo; /* limits of photos, detector settings */
-    struct batch *batch;
     struct store *store;
-    struct models *models;   /* files of embedders */
-    struct gallery *gallery; /* of the active model */
-    struct queue *work;      /* of struct job; never full, see jobs_max */
+    struct models *models;     /* files of embedders */
+    struct servings *servings; /* the embedder, its queue and gallery: a job's
+                                  own are in job->serving */
+    struct queue *work;        /* of struct job; never full, see jobs_max */
     struct work *workers;
     struct http *http;
     atomic_int jobs; /* between admission and answer; each is in the work
@@ -46,7 +42,6 @@ struct server {
     int jobs_max;
     atomic_llong work_us; /* moving mean of a job's time on a work thread */
     atomic_bool ready, stopping;
-    atomic_bool gallery_stale; /* memory lacks a stored face: to be rebuilt */
     int64_t started_us;
     int port;
     bool on_loopback;         /* every listening address is */
@@ -67,7 +62,7 @@ int server_reload(struct server *s, struct config *take_config,
                   struct error *err);
 /* Every part that works for requests answers (watchdog). */
 bool server_alive(struct server *s);
-/* Rebuild the gallery where gallery_stale says so. */
+/* What servings_tend does. */
 void server_tend(struct server *s);
 /* Seconds after which a refused request may try again; >= 1. */
 int server_retry_after(struct server *s);

@@ -104,7 +104,7 @@ int server_load_keys(const struct config *c, bool on_loopback,
 
 static struct model *load_model(const struct config *c, const char *name,
                                 enum model_kind kind, struct device *dev,
-                                bool *bf16_ok, struct error *err)
+                                struct error *err)
 {
     char path[4096];
     struct model *m;
@@ -120,7 +120,7 @@ static struct model *load_model(const struct config *c, const char *name,
                           "there is no model %.120s: 'make models' makes it, "
                           "or point --models at its directory",
                           path);
-    m = model_load(path, dev, bf16_ok, err);
+    m = model_load(path, dev, NULL, err);
     if (m && m->contract.kind != kind) {
         model_free(m);
         return error_null(err, ERR_CONFIG,
@@ -130,37 +130,12 @@ static struct model *load_model(const struct config *c, const char *name,
     return m;
 }
 
-static int choose_precision(struct server *s, const struct config *c,
-                            bool bf16_ok, struct error *err)
-{
-    const struct device_info *info = &s->device_info;
-
-    s->precision = PRECISION_F32;
-    if (strcmp(c->precision, "f32") == 0)
-        return 0;
-    if (strcmp(c->precision, "bf16") == 0) {
-        if (!info->any_bf16)
-            return error_set(err, ERR_DEVICE,
-                             "precision bf16: this processor (%s) has none",
-                             info->isa);
-        if (!bf16_ok)
-            log_event(LOG_LEVEL_WARN, "precision",
-                      "text=\"bf16 was asked for, but the model's check does "
-                      "not hold in it\"");
-        s->precision = PRECISION_BF16;
-        return 0;
-    }
-    if (info->fast_bf16 && bf16_ok)
-        s->precision = PRECISION_BF16;
-    return 0;
-}
-
 int server_load_models(struct server *s, const struct config *c,
                        struct error *err)
 {
     struct device_options all = {.n_threads = (int)c->threads};
     struct device_options one = {.n_threads = 1};
-    bool bf16_ok = false;
+    char id[65];
 
     if (strcmp(c->device, "auto") != 0 && strcmp(c->device, "cpu") != 0)
         return error_set(err, ERR_CONFIG, "device is auto or cpu, not '%.40s'",
@@ -173,27 +148,22 @@ int server_load_models(struct server *s, const struct config *c,
     s->detect_device = backend_cpu.device_open(&one, err);
     if (!s->detect_device)
         return -1;
-    s->model =
-        load_model(c, c->model, MODEL_EMBEDDER, s->device, &bf16_ok, err);
-    if (!s->model || choose_precision(s, c, bf16_ok, err) != 0)
+    s->models = models_open(c->models, c->data_dir, s->detect_device, err);
+    /* What is wrong with it is told before the database is opened. */
+    if (!s->models || models_id_of(s->models, c->model, id, err) != 0)
         return -1;
-    s->pnet =
-        load_model(c, "detector_pnet", MODEL_PNET, s->detect_device, NULL, err);
+    s->pnet = load_model(c, "detector_pnet", MODEL_PNET, s->detect_device, err);
     if (s->pnet)
-        s->rnet = load_model(c, "detector_rnet", MODEL_RNET, s->detect_device,
-                             NULL, err);
+        s->rnet =
+            load_model(c, "detector_rnet", MODEL_RNET, s->detect_device, err);
     if (s->rnet)
-        s->onet = load_model(c, "detector_onet", MODEL_ONET, s->detect_device,
-                             NULL, err);
+        s->onet =
+            load_model(c, "detector_onet", MODEL_ONET, s->detect_device, err);
     if (!s->onet)
         return -1;
     s->detector =
         detector_new(s->detect_device, s->pnet, s->rnet, s->onet, err);
-    if (!s->detector)
-        return -1;
-    s->embedder =
-        embedder_new(s->device, s->model, (int)c->batch_max, s->precision, err);
-    return s->embedder ? 0 : -1;
+    return s->detector ? 0 : -1;
 }
 
 void server_set_photo_options(struct server *s, const struct config *c)

@@ -12,7 +12,7 @@ int server_load_crop_key(const char *path, uint8_t *key, struct error *err);
  * needed, because other machines can connect. */
 int server_load_keys(const struct config *c, bool on_loopback,
                      struct keys **out, struct error *err);
-/* Devices, models, detector, embedder. What was made stays in s on failure. */
+/* Devices, files of models, detector. What was made stays in s on failure. */
 int server_load_models(struct server *s, const struct config *c,
                        struct error *err);
 void server_set_photo_options(struct server *s, const struct config *c);

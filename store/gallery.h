@@ -21,9 +21,11 @@ void gallery_free(struct gallery *g);
  * the store's thread in the order of its commits, before its writers are
  * answered. So with a store nobody else calls the functions that change the
  * gallery: a late call could bring back a face that was erased meanwhile.
- * Damaged rows are left out and counted. Free g after the last write to s.
- * ERR_NOMEM, or as store_embeddings. */
+ * Damaged rows are left out and counted. Free g after gallery_unload, or after
+ * the last write to s. ERR_NOMEM, or as store_embeddings. */
 int gallery_load(struct gallery *g, struct store *s, struct error *err);
+/* Follow the store no more. */
+int gallery_unload(struct gallery *g, struct store *s, struct error *err);
 
 /* Add one face. Copies. Amortised cheap: chunks of rows are shared between
  * snapshots, so adding does not copy what is there. A face that is there

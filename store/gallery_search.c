@@ -301,3 +301,8 @@ int gallery_load(struct gallery *g, struct store *s, struct error *err)
         *err = l.err;
     return -1;
 }
+
+int gallery_unload(struct gallery *g, struct store *s, struct error *err)
+{
+    return store_unwatch(s, on_change, g, err);
+}

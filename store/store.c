@@ -460,27 +460,51 @@ bool store_alive(struct store *s, int timeout_ms)
     return alive;
 }
 
-struct watch_args {
-    store_change_fn fn;
-    void *ctx;
-};
+static int find_watcher(const struct store *s, const struct store_watcher *w)
+{
+    for (int i = 0; i < s->n_watchers; i++)
+        if (s->watchers[i].fn == w->fn && s->watchers[i].ctx == w->ctx)
+            return i;
+    return -1;
+}
 
 static int watch_op(struct store *s, void *arg, struct error *err)
 {
-    const struct watch_args *a = arg;
+    const struct store_watcher *w = arg;
+
+    if (find_watcher(s, w) >= 0)
+        return 0;
+    if (s->n_watchers == STORE_WATCHERS)
+        return error_set(err, ERR_QUOTA, "%d watch the database already",
+                         STORE_WATCHERS);
+    s->watchers[s->n_watchers++] = *w;
+    return 0;
+}
+
+static int unwatch_op(struct store *s, void *arg, struct error *err)
+{
+    int i = find_watcher(s, arg);
 
     (void)err;
-    s->watch = a->fn;
-    s->watch_ctx = a->ctx;
+    if (i >= 0)
+        s->watchers[i] = s->watchers[--s->n_watchers];
     return 0;
 }
 
 int store_watch(struct store *s, store_change_fn fn, void *ctx,
                 struct error *err)
 {
-    struct watch_args a = {fn, ctx};
+    struct store_watcher w = {fn, ctx};
 
-    return store_run(s, STORE_READ, watch_op, NULL, &a, err);
+    return store_run(s, STORE_READ, watch_op, NULL, &w, err);
+}
+
+int store_unwatch(struct store *s, store_change_fn fn, void *ctx,
+                  struct error *err)
+{
+    struct store_watcher w = {fn, ctx};
+
+    return store_run(s, STORE_READ, unwatch_op, NULL, &w, err);
 }
 
 static int64_t file_bytes(const char *path)

@@ -177,9 +177,12 @@ struct store_change {
  * answered: memory sees changes in the record's order, also where an enrolment
  * and an erasure cross. Must not call the store. */
 typedef void (*store_change_fn)(void *ctx, const struct store_change *change);
-/* One watcher; NULL: none. It is no more called after this returns. */
+/* Several may watch; the same fn and ctx once. ERR_QUOTA: too many. */
 int store_watch(struct store *s, store_change_fn fn, void *ctx,
                 struct error *err);
+/* It is no more called after this returns. */
+int store_unwatch(struct store *s, store_change_fn fn, void *ctx,
+                  struct error *err);
 
 /* --- state ---------------------------------------------------------- */
 struct store_stats {

@@ -18,6 +18,10 @@ enum store_stmt {
     STMT_COUNT
 };
 
+enum {
+    STORE_WATCHERS = 16
+};
+
 enum store_kind {
     STORE_READ,  /* changes nothing; runs outside any transaction */
     STORE_WRITE, /* adds or changes: refused while the disk is full */
@@ -60,8 +64,11 @@ struct store {
     bool truncate_due; /* erased bytes may still be in the log */
     bool vacuum_due;
     int64_t purged_s; /* when old idempotency keys last went */
-    store_change_fn watch;
-    void *watch_ctx;
+    struct store_watcher {
+        store_change_fn fn;
+        void *ctx;
+    } watchers[STORE_WATCHERS];
+    int n_watchers;
 
     /* Under lock. */
     pthread_mutex_t lock;

@@ -305,6 +305,6 @@ int store_check_json(struct store *s, const char *text, struct error *err)
 
 void store_tell(struct store *s, const struct store_change *change)
 {
-    if (s->watch)
-        s->watch(s->watch_ctx, change);
+    for (int i = 0; i < s->n_watchers; i++)
+        s->watchers[i].fn(s->watchers[i].ctx, change);
 }

@@ -87,6 +87,7 @@ def _(ctx):
                                b"Content-Length: %d\r\n\r\n" % os.path.getsize(path)).split(b"\r")[0]
         data = d.data + "-kept"
         shutil.copytree(d.data, data)
+    os.makedirs(os.path.join(data, "models"))
     left = os.path.join(data, "models", ".import-abcdef")
     with open(left, "wb") as f:
         f.write(b"half a model")
