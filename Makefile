@@ -99,10 +99,12 @@ $(B)/gen/onnx.pb-c.o: $(B)/gen/onnx.pb-c.c
 	$(Q)$(CC) $(filter-out -W%,$(ALL_CFLAGS)) -c -o $@ $<
 
 # Loops of training run on OpenMP's threads, oneDNN's own; under clang and
-# ThreadSanitizer, which do not know this runtime, on one.
+# ThreadSanitizer, which do not know this runtime, on one. Neither floating
+# point's traps nor errno is looked at, and both keep loops from vectors.
 OPENMP := $(if $(filter tsan,$(V))$(findstring clang,$(CC)),-Wno-unknown-pragmas,-fopenmp)
-$(B)/core/engine/op_%.o: OPT := -O3
-$(B)/core/engine/op_train%.o: OPT := -O3 $(OPENMP)
+LOOPS := -O3 -fno-trapping-math -fno-math-errno
+$(B)/core/engine/op_%.o: OPT := $(LOOPS)
+$(B)/core/engine/op_train.o $(B)/core/engine/op_train_%.o: OPT := $(LOOPS) $(OPENMP)
 $(B)/core/engine/cpu_learn.o: OPT := -O3 $(OPENMP)
 $(B)/%.o: %.c | $(GEN)
 	@mkdir -p $(@D)

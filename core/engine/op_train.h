@@ -25,7 +25,8 @@ struct op_run {
     const float *grad_out;      /* backward. A fresh grad_in[0] may be the same
                                    memory, but not of pools, concat, slice,
                                    reshape, max, LRN */
-    float *state;               /* op_run_state floats, kept between the two */
+    float *state;               /* op_run_state floats: kept between the two
+                                   where keep asks for it, scratch elsewhere */
     bool rest;                  /* dropout off, running statistics */
     bool freeze_norm;           /* running statistics, also when training */
     float *mean, *var;          /* batch norm: the running statistics that a
@@ -40,8 +41,7 @@ struct op_run {
                               by (a residual's scale); NULL: 1. No gradient */
 };
 
-/* True: relu may be set (batch norm, add). Quicker than two nodes: a large
- * batch norm and its ReLU by the four tenths. */
+/* True: relu may be set (batch norm; add of two values of one shape). */
 bool op_run_fuses(const struct op_run *r);
 /* Floats of state that the node needs: masks, places of maxima, the batch's
  * mean and inverse deviation, partial sums. */
