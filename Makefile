@@ -224,8 +224,10 @@ test-onednn3: ## the engine's tests against oneDNN 3.x from PyPI
 	        -Wl,-rpath,$$(echo $(CURDIR)/$(ONEDNN3)/lib/*.data/data/lib) \
 	        -l:libdnnl.so.3" \
 	    build/onednn3/out/tests/op/test_op \
+	    build/onednn3/out/tests/unit/test_graph_learn \
 	    build/onednn3/out/tests/unit/test_golden
 	build/onednn3/out/tests/op/test_op
+	build/onednn3/out/tests/unit/test_graph_learn
 	FACENETD_DATA="$(abspath $(DATA))" build/onednn3/out/tests/unit/test_golden
 
 FUZZ_SECONDS ?= 30

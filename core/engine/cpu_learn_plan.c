@@ -10,6 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    REORDER_ALONE = 4 << 20, /* bytes */
+    /* Without AVX-512 oneDNN's loss by the weights of a dense convolution
+     * takes twice as long channels last as in its own layout, where rows are
+     * at least so long: that is worth two reorders. */
+    LONG_ROW = 24
+};
+
 /* Memory that one step uses at a time. */
 enum scratch {
     SCRATCH_ONEDNN,
@@ -328,8 +336,12 @@ static int fit(struct build *b, struct conv_arg *a, const struct kernel *k,
 
     if (layout_equal(own, native))
         return 0;
+    /* A small one is done before a second thread has woken up. */
+    if (layout_bytes(own) < REORDER_ALONE)
+        omp_set_num_threads(1);
     a->reorder = result ? kernel_reorder(b->plan->dn, own, native, b->err)
                         : kernel_reorder(b->plan->dn, native, own, b->err);
+    omp_set_num_threads(b->plan->n_threads);
     if (!a->reorder)
         return -1;
     want_scratch(b, which, layout_bytes(own));
@@ -349,7 +361,16 @@ static const struct {
 struct conv_layouts {
     struct layout *x, *y, *w;   /* as values lie */
     struct layout *x_in, *y_in; /* as factors of a product */
+    struct layout *x_by, *y_by; /* and where the weights' loss is the result */
 };
+
+static bool own_layout_pays(const struct learn_step *s)
+{
+    const struct op_conv *c = &s->node->op.u.conv;
+
+    return c->group == 1 && c->kernel[0] * c->kernel[1] > 1 &&
+           s->run.shape_in[0].d[3] >= LONG_ROW;
+}
 
 static int make_pass(struct build *b, struct learn_step *s, enum conv_pass pass,
                      const struct conv_layouts *l)
@@ -363,9 +384,14 @@ static int make_pass(struct build *b, struct learn_step *s, enum conv_pass pass,
 
     r->kernel = kernel_conv_learn(
         b->plan->dn, pass, &s->node->op.u.conv, s->pass[CONV_FORWARD].kernel,
-        pass == CONV_BACK_DATA ? l->x : l->x_in, &s->run.shape_in[1],
-        weights ? DTYPE_F32 : b->type, bias,
-        pass == CONV_FORWARD ? l->y : l->y_in, b->err);
+        weights                  ? l->x_by
+        : pass == CONV_BACK_DATA ? l->x
+                                 : l->x_in,
+        &s->run.shape_in[1], weights ? DTYPE_F32 : b->type, bias,
+        weights                ? l->y_by
+        : pass == CONV_FORWARD ? l->y
+                               : l->y_in,
+        b->err);
     if (!r->kernel)
         return -1;
     want_scratch(b, SCRATCH_ONEDNN, kernel_scratch_bytes(r->kernel));
@@ -397,9 +423,12 @@ static int make_conv(struct build *b, struct learn_step *s)
         .w = layout_conv_weights(&r->shape_in[1], s->node->op.u.conv.group),
         .x_in = layout_last(&r->shape_in[0], b->type),
         .y_in = layout_last(&r->shape_out, b->type)};
+    bool any = own_layout_pays(s);
     int rc = -1;
 
-    if (!l.x || !l.y || !l.w || !l.x_in || !l.y_in)
+    l.x_by = any ? layout_any(&r->shape_in[0], b->type) : layout_dup(l.x_in);
+    l.y_by = any ? layout_any(&r->shape_out, b->type) : layout_dup(l.y_in);
+    if (!l.x || !l.y || !l.w || !l.x_in || !l.y_in || !l.x_by || !l.y_by)
         no_memory(b);
     else
         rc = make_pass(b, s, CONV_FORWARD, &l) ||
@@ -414,6 +443,8 @@ static int make_conv(struct build *b, struct learn_step *s)
     layout_free(l.w);
     layout_free(l.x_in);
     layout_free(l.y_in);
+    layout_free(l.x_by);
+    layout_free(l.y_by);
     return rc;
 }
 
