@@ -1,7 +1,9 @@
 /* tools/ctl_evaluate.c - facenetctl evaluate: a list of pairs to accuracy,
- * VAL, EER and thresholds, for a person or as one JSON object. */
+ * VAL, EER and thresholds, for a person, as JSON, and as a plot; several
+ * models one after another. */
 #include "tools/ctl.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +11,7 @@
 #include <unistd.h>
 
 #include "tools/measure.h"
+#include "tools/plot.h"
 
 enum {
     MOST_SKIPPED_SHOWN = 10,
@@ -17,7 +20,8 @@ enum {
 
 static const char usage[] =
     "usage: facenetctl evaluate --model M.onnx --pairs FILE --photos DIR\n"
-    "  --model FILE       the embedding network, with its contract\n"
+    "  --model FILE       the embedding network, with its contract; up to\n"
+    "                     eight times, to measure one after another\n"
     "  --detectors DIR    folder of detector_{p,r,o}net.onnx (the model's)\n"
     "  --pairs FILE       LFW's pairs.txt, or lines \"path1 path2 0|1\"\n"
     "  --photos DIR       what the paths of the list begin in\n"
@@ -28,11 +32,21 @@ static const char usage[] =
     "  --min-face PIXELS  smallest face looked for (36)\n"
     "  --max-skipped PART pairs without a distance that are put up with "
     "(0.01)\n"
-    "  --write            put thresholds at 1e-1, 1e-2, 1e-3 into the model\n"
-    "  --json             print one JSON object\n";
+    "  --distance-metric N 0 squared L2, 1 angle over pi (0)\n"
+    "  --use-flipped-images  a face's embedding is that of the face and that\n"
+    "                     of its mirror image, side by side: distances are "
+    "the\n"
+    "                     sum of the two, about twice as large\n"
+    "  --subtract-mean    of the other folds' embeddings, before distances\n"
+    "  --plot FILE.svg    draw the ROC curves\n"
+    "  --write            put thresholds at 1e-1 to 1e-4 into the model\n"
+    "  --json             print one JSON object, an array for several models\n";
 
 struct arguments {
-    struct measure_options run;
+    struct measure_options run; /* but for the model */
+    const char *models[PLOT_MAX_SERIES];
+    int n_models;
+    const char *plot;
     bool json, write;
 };
 
@@ -106,7 +120,11 @@ enum {
     ARG_FAR,
     ARG_MIN_FACE,
     ARG_MAX_SKIPPED,
-    ARG_WRITE
+    ARG_WRITE,
+    ARG_METRIC,
+    ARG_FLIPPED,
+    ARG_MEAN,
+    ARG_PLOT
 };
 
 static bool take_argument(struct arguments *a, int which, const char *text)
@@ -116,7 +134,23 @@ static bool take_argument(struct arguments *a, int which, const char *text)
 
     switch (which) {
     case ARG_MODEL:
-        o->model = text;
+        if (a->n_models == PLOT_MAX_SERIES)
+            return false;
+        a->models[a->n_models++] = text;
+        return true;
+    case ARG_METRIC:
+        if (strcmp(text, "0") != 0 && strcmp(text, "1") != 0)
+            return false;
+        o->metric = *text == '1' ? EVALUATE_ANGLE : EVALUATE_L2;
+        return true;
+    case ARG_FLIPPED:
+        o->flipped = true;
+        return true;
+    case ARG_MEAN:
+        o->subtract_mean = true;
+        return true;
+    case ARG_PLOT:
+        a->plot = text;
         return true;
     case ARG_DETECTORS:
         o->detectors = text;
@@ -163,6 +197,17 @@ static bool take_argument(struct arguments *a, int which, const char *text)
     }
 }
 
+/* Before minutes of measuring, not after. */
+static bool can_write_beside(const char *path)
+{
+    char dir[4096];
+    const char *slash = strrchr(path, '/');
+
+    snprintf(dir, sizeof(dir), "%.*s/", slash ? (int)(slash - path) : 1,
+             slash ? path : ".");
+    return access(dir, W_OK) == 0;
+}
+
 /* -1: go on, else the exit status. */
 static int parse(int argc, char **argv, struct arguments *a)
 {
@@ -179,6 +224,10 @@ static int parse(int argc, char **argv, struct arguments *a)
         {"min-face", required_argument, NULL, ARG_MIN_FACE},
         {"max-skipped", required_argument, NULL, ARG_MAX_SKIPPED},
         {"write", no_argument, NULL, ARG_WRITE},
+        {"distance-metric", required_argument, NULL, ARG_METRIC},
+        {"use-flipped-images", no_argument, NULL, ARG_FLIPPED},
+        {"subtract-mean", no_argument, NULL, ARG_MEAN},
+        {"plot", required_argument, NULL, ARG_PLOT},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
     int which, index = 0;
@@ -203,23 +252,55 @@ static int parse(int argc, char **argv, struct arguments *a)
         fprintf(stderr, "facenetctl: %s: not an option\n", argv[optind]);
         return CTL_ERROR;
     }
-    if (!a->run.model || !a->run.pairs || !a->run.photos) {
+    if (!a->n_models || !a->run.pairs || !a->run.photos) {
         fputs(usage, stderr);
         return CTL_ERROR;
     }
+    if (a->plot && !can_write_beside(a->plot))
+        return ctl_fail("%s cannot be written: %s", a->plot, strerror(errno));
+    if (a->write && (a->run.metric != EVALUATE_L2 || a->run.flipped ||
+                     a->run.subtract_mean))
+        return ctl_fail("--write takes no --distance-metric 1, "
+                        "--use-flipped-images or --subtract-mean: a model's "
+                        "thresholds are squared distances of single faces");
     return -1;
 }
 
-static void print_json(const struct measurement *m)
+/* A name as it stands in JSON. */
+static void print_name(const char *name)
+{
+    putchar('"');
+    for (const char *p = ctl_safe(name); *p; p++)
+        printf(*p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
+    putchar('"');
+}
+
+static void print_json(const struct measurement *m,
+                       const struct measure_options *o)
 {
     const struct evaluation *r = &m->result;
 
     printf("{\"accuracy\":{\"mean\":%.6f,\"std\":%.6f},"
            "\"val\":{\"mean\":%.6f,\"std\":%.6f,\"far\":%.8f},"
            "\"eer\":%.6f,\"threshold\":%.4f,\"pairs\":%d,\"skipped\":%d,"
-           "\"auc\":%.6f,\"val_threshold\":%.6f}\n",
+           "\"auc\":%.6f,\"val_threshold\":%.6f,\"model\":",
            r->accuracy, r->accuracy_std, r->val, r->val_std, r->far, r->eer,
            r->threshold, m->n_pairs, m->n_skipped, r->auc, r->val_threshold);
+    print_name(m->model);
+    printf(",\"genuine\":%lld,\"impostor\":%lld,\"distance_metric\":%d,"
+           "\"flipped\":%s,\"mean_subtracted\":%s,\"photos\":{\"all\":%d,"
+           "\"missing\":%d,\"faceless\":%d,\"unreadable\":%d},"
+           "\"thresholds\":[",
+           (long long)r->n_genuine, (long long)r->n_impostor, (int)o->metric,
+           o->flipped ? "true" : "false", o->subtract_mean ? "true" : "false",
+           m->n_photos, m->n_missing, m->n_faceless, m->n_unread);
+    for (int i = 0; i < m->n_thresholds; i++)
+        printf("%s{\"far\":%g,\"threshold\":%.6f,\"pairs\":%lld,"
+               "\"accepted\":%lld}",
+               i ? "," : "", m->thresholds[i].far, m->thresholds[i].threshold,
+               (long long)m->thresholds[i].n_impostor,
+               (long long)m->thresholds[i].n_accepted);
+    fputs("]}", stdout);
 }
 
 static void print_text(const struct measurement *m)
@@ -252,28 +333,85 @@ static void print_text(const struct measurement *m)
            (double)m->wall_us * 1e-6);
 }
 
+static int draw(const struct arguments *a, const struct measurement *m,
+                struct error *err)
+{
+    char title[192], figures[PLOT_MAX_SERIES][160];
+    struct plot p = {.title = title,
+                     .abscissa = "false accepts (FAR, of different people)",
+                     .ordinate = "true accepts (VAL, of the same person)",
+                     .far = a->run.far > 0 ? a->run.far : 1e-3,
+                     .n_series = a->n_models};
+
+    snprintf(title, sizeof(title), "%s%s: %lld same, %lld different pairs",
+             a->n_models == 1 ? m[0].model : "ROC",
+             a->run.flipped ? ", with mirror images" : "",
+             (long long)m[0].result.n_genuine,
+             (long long)m[0].result.n_impostor);
+    for (int i = 0; i < a->n_models; i++) {
+        const struct evaluation *r = &m[i].result;
+        snprintf(figures[i], sizeof(figures[i]),
+                 "accuracy %.4f±%.4f, VAL %.4f±%.4f at FAR %.5f, EER %.4f, "
+                 "AUC %.5f",
+                 r->accuracy, r->accuracy_std, r->val, r->val_std, r->far,
+                 r->eer, r->auc);
+        p.series[i] =
+            (struct plot_series){m[i].model, figures[i], m[i].roc, m[i].n_roc};
+    }
+    return plot_roc(&p, a->plot, err);
+}
+
+static int evaluate(const struct arguments *a, struct measurement *m)
+{
+    struct error err = {0};
+
+    for (int i = 0; i < a->n_models; i++) {
+        struct measure_options run = a->run;
+        run.model = a->models[i];
+        if (measure_run(&run, &m[i], &err))
+            return ctl_fail_error(&err);
+        if (a->write && m[i].n_thresholds == 0)
+            return ctl_fail("%lld pairs of different people are too few for a "
+                            "threshold: nothing is written",
+                            (long long)m[i].result.n_impostor);
+        if (a->write && model_write_thresholds(run.model, m[i].thresholds,
+                                               m[i].n_thresholds, &err))
+            return ctl_fail_error(&err);
+    }
+    if (a->plot && draw(a, m, &err))
+        return ctl_fail_error(&err);
+    if (a->json && a->n_models > 1)
+        putchar('[');
+    for (int i = 0; i < a->n_models; i++) {
+        if (i > 0)
+            putchar(a->json ? ',' : '\n');
+        if (a->json) {
+            print_json(&m[i], &a->run);
+            continue;
+        }
+        if (a->n_models > 1)
+            printf("Model: %s\n", ctl_safe(m[i].model));
+        print_text(&m[i]);
+    }
+    if (a->json)
+        puts(a->n_models > 1 ? "]" : "");
+    return CTL_OK;
+}
+
 int ctl_evaluate(int argc, char **argv)
 {
     struct arguments a = {0};
     struct screen screen = {.terminal = isatty(STDERR_FILENO)};
-    struct measurement m;
-    struct error err = {0};
-    int stop = parse(argc, argv, &a);
+    struct measurement m[PLOT_MAX_SERIES] = {0};
+    int rc = parse(argc, argv, &a);
 
-    if (stop >= 0)
-        return stop;
+    if (rc >= 0)
+        return rc;
     a.run.progress = show_progress;
     a.run.skipped = show_skipped;
     a.run.user = &screen;
-    if (measure_run(&a.run, &m, &err) ||
-        (a.write && model_write_thresholds(a.run.model, m.thresholds,
-                                           m.n_thresholds, &err))) {
-        fprintf(stderr, "facenetctl: %s\n", err.text);
-        return CTL_ERROR;
-    }
-    if (a.json)
-        print_json(&m);
-    else
-        print_text(&m);
-    return CTL_OK;
+    rc = evaluate(&a, m);
+    for (int i = 0; i < a.n_models; i++)
+        measure_fini(&m[i]);
+    return rc;
 }

@@ -13,7 +13,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/face/distance.h"
 #include "core/face/embed.h"
 #include "core/face/face.h"
 
@@ -207,26 +206,61 @@ static void count_skipped(struct work *w, const struct done *d)
         w->opt->skipped(w->opt->user, w->pairs->photos[d->photo], &d->why);
 }
 
+static int n_views(const struct work *w)
+{
+    return w->opt->flipped ? 2 : 1;
+}
+
+/* chip [3,h,w] with left and right changed, malloc'd. */
+static float *mirrored(const float *chip, const struct contract *c)
+{
+    size_t width = (size_t)c->width, n_rows = 3 * (size_t)c->height;
+    float *out = malloc(n_rows * width * sizeof(*out));
+
+    for (size_t y = 0; out && y < n_rows; y++)
+        for (size_t x = 0; x < width; x++)
+            out[y * width + x] = chip[y * width + width - 1 - x];
+    return out;
+}
+
+/* The chips of a batch, each followed by its mirror image where that is
+ * wanted, which is the caller's to free. Photos without one are counted. */
+static int gather(struct work *w, const struct done *batch, int n,
+                  const float **chips, int *n_chips, struct error *err)
+{
+    *n_chips = 0;
+    for (int i = 0; i < n; i++) {
+        if (!batch[i].input) {
+            count_skipped(w, &batch[i]);
+            continue;
+        }
+        chips[(*n_chips)++] = batch[i].input;
+        if (!w->opt->flipped)
+            continue;
+        chips[*n_chips] = mirrored(batch[i].input, w->contract);
+        if (!chips[*n_chips])
+            return error_set(err, ERR_NOMEM, "no memory for a mirrored face");
+        (*n_chips)++;
+    }
+    return 0;
+}
+
 /* One batch from the ring into rows of embeddings; rows of skipped photos
  * stay NaN. */
 static int embed_batch(struct work *w, struct embedder *e, struct done *batch,
                        int n, float *rows, float *scratch, struct error *err)
 {
-    size_t dim = (size_t)embedder_dim(e);
-    const float **chips = malloc((size_t)n * sizeof(*chips));
-    int n_chips = 0, bad = 0, rc = 0;
+    int views = n_views(w), n_chips = 0, bad = 0, rc;
+    size_t dim = (size_t)embedder_dim(e) * (size_t)views;
+    const float **chips = malloc((size_t)(n * views) * sizeof(*chips));
     int64_t t0 = now_us();
 
-    if (!chips)
-        rc = error_set(err, ERR_NOMEM, "no memory for a batch");
-    for (int i = 0; rc == 0 && i < n; i++) {
-        if (batch[i].input)
-            chips[n_chips++] = batch[i].input;
-        else
-            count_skipped(w, &batch[i]);
-    }
+    rc = chips ? gather(w, batch, n, chips, &n_chips, err)
+               : error_set(err, ERR_NOMEM, "no memory for a batch");
     if (rc == 0 && n_chips > 0)
         rc = embedder_run(e, chips, n_chips, scratch, &bad, err);
+    for (int i = 1; views == 2 && i < n_chips; i += 2)
+        free((float *)chips[i]);
     n_chips = 0;
     for (int i = 0; i < n; i++) {
         if (batch[i].input && rc == 0)
@@ -245,8 +279,8 @@ static int embed_all(struct work *w, struct embedder *e, float *rows,
 {
     int most = embedder_batch_max(e), n, n_done = 0, rc = 0;
     struct done *batch = calloc((size_t)most, sizeof(*batch));
-    float *scratch =
-        malloc((size_t)most * (size_t)embedder_dim(e) * sizeof(float));
+    float *scratch = malloc((size_t)(most * n_views(w)) *
+                            (size_t)embedder_dim(e) * sizeof(float));
 
     if (!batch || !scratch)
         rc = error_set(err, ERR_NOMEM, "no memory for a batch");
@@ -304,18 +338,22 @@ static int run_readers(struct work *w, struct embedder *e, float *rows,
 /* --- from embeddings to figures ----------------------------------------------
  */
 
-static void measure_thresholds(const double *distances, const struct pairs *p,
-                               double *impostor, struct measurement *out)
+static int measure_thresholds(const double *distances, const struct pairs *p,
+                              struct measurement *out, struct error *err)
 {
-    static const double rates[MEASURE_THRESHOLDS] = {1e-1, 1e-2, 1e-3};
+    static const double rates[MEASURE_THRESHOLDS] = {1e-1, 1e-2, 1e-3, 1e-4};
+    double *impostor = malloc((size_t)p->n_pairs * sizeof(double) + 1);
     int64_t n = 0;
 
+    if (!impostor)
+        return error_set(err, ERR_NOMEM, "no memory for %d distances",
+                         p->n_pairs);
     for (int i = 0; i < p->n_pairs; i++)
         if (!p->pairs[i].same && !isnan(distances[i]))
             impostor[n++] = distances[i];
     for (int i = 0; i < MEASURE_THRESHOLDS; i++) {
         struct model_threshold *t = &out->thresholds[out->n_thresholds];
-        if (rates[i] * (double)n < 1)
+        if (rates[i] * (double)n < MEASURE_LEAST_ACCEPTED - 1e-9)
             break;
         t->far = rates[i];
         t->threshold =
@@ -323,31 +361,32 @@ static void measure_thresholds(const double *distances, const struct pairs *p,
         t->n_impostor = n;
         out->n_thresholds++;
     }
+    free(impostor);
+    return 0;
 }
 
 static int figures(const struct measure_options *opt, const struct pairs *p,
                    const float *rows, size_t dim, struct measurement *out,
                    struct error *err)
 {
+    const struct evaluate_options how = {.metric = opt->metric,
+                                         .subtract_mean = opt->subtract_mean,
+                                         .range = opt->flipped ? 8 : 4,
+                                         .far = opt->far};
     size_t n = (size_t)p->n_pairs;
-    double *distances = malloc(n * sizeof(double));
-    double *impostor = malloc(n * sizeof(double));
-    bool *same = malloc(n * sizeof(bool));
-    int *fold = malloc(n * sizeof(int));
+    double *distances = malloc(n * sizeof(double) + 1);
+    bool *same = malloc(n * sizeof(bool) + 1);
     int rc = -1;
 
-    if (!distances || !impostor || !same || !fold) {
+    if (!distances || !same) {
         error_set(err, ERR_NOMEM, "no memory for %d distances", p->n_pairs);
         goto out;
     }
     for (size_t i = 0; i < n; i++) {
         const struct pair *pair = &p->pairs[i];
-        distances[i] =
-            (double)distance_l2(rows + (size_t)pair->photo[0] * dim,
-                                rows + (size_t)pair->photo[1] * dim, dim);
         same[i] = pair->same;
-        fold[i] = pair->fold;
-        out->n_skipped += isnan(distances[i]);
+        out->n_skipped += isnan(rows[(size_t)pair->photo[0] * dim]) ||
+                          isnan(rows[(size_t)pair->photo[1] * dim]);
     }
     if (out->n_skipped > opt->max_skipped * (double)n) {
         error_set(err, ERR_BAD_FIELD,
@@ -357,15 +396,13 @@ static int figures(const struct measure_options *opt, const struct pairs *p,
                   out->n_unread, opt->max_skipped * 100);
         goto out;
     }
-    rc = evaluate_pairs(distances, same, fold, p->n_pairs, p->n_folds, opt->far,
-                        &out->result, err);
-    if (rc == 0)
-        measure_thresholds(distances, p, impostor, out);
+    if (evaluate_embeddings(rows, dim, p, &how, distances, &out->result, err) ||
+        evaluate_roc(distances, same, p->n_pairs, &out->roc, &out->n_roc, err))
+        goto out;
+    rc = measure_thresholds(distances, p, out, err);
 out:
     free(distances);
-    free(impostor);
     free(same);
-    free(fold);
     return rc;
 }
 
@@ -462,7 +499,7 @@ int measure_run(const struct measure_options *opt, struct measurement *out,
     struct pairs pairs = {0};
     float *rows = NULL;
     int64_t t0;
-    size_t n;
+    size_t n, dim;
     int rc = -1;
 
     memset(out, 0, sizeof(*out));
@@ -473,7 +510,9 @@ int measure_run(const struct measure_options *opt, struct measurement *out,
     out->n_pairs = pairs.n_pairs;
     out->n_photos = pairs.n_photos;
     out->precision = embedder_precision(l.embedder);
-    n = (size_t)pairs.n_photos * (size_t)embedder_dim(l.embedder);
+    snprintf(out->model, sizeof(out->model), "%s", l.model->name);
+    dim = (size_t)embedder_dim(l.embedder) * (o.flipped ? 2 : 1);
+    n = (size_t)pairs.n_photos * dim;
     rows = malloc(n * sizeof(float));
     if (!rows) {
         error_set(err, ERR_NOMEM, "no memory for %d embeddings",
@@ -493,11 +532,17 @@ int measure_run(const struct measure_options *opt, struct measurement *out,
     }
     out->wall_us = now_us() - t0;
     if (rc == 0)
-        rc = figures(&o, &pairs, rows, (size_t)embedder_dim(l.embedder), out,
-                     err);
+        rc = figures(&o, &pairs, rows, dim, out, err);
 out:
     free(rows);
     unload(&l);
     pairs_fini(&pairs);
     return rc;
+}
+
+void measure_fini(struct measurement *m)
+{
+    free(m->roc);
+    m->roc = NULL;
+    m->n_roc = 0;
 }

@@ -16,7 +16,12 @@ struct measure_options {   /* zero takes the default */
     int n_threads;         /* that read photos; default: the cores */
     int batch;             /* 16 */
     enum precision precision;
-    double far;         /* 1e-3 */
+    double far; /* 1e-3 */
+    enum evaluate_metric metric;
+    bool flipped;       /* a face's embedding is that of its chip and that of
+                           the mirrored one side by side: unit vectors both, so
+                           that distances are sums of two and run to 8 */
+    bool subtract_mean; /* see core/train/evaluate.h */
     float min_face;     /* pixels; 36 */
     double max_skipped; /* part of the pairs; 0.01; negative: none */
     /* Called on the calling thread, NULL: not wanted. */
@@ -26,7 +31,8 @@ struct measure_options {   /* zero takes the default */
 };
 
 enum {
-    MEASURE_THRESHOLDS = 3
+    MEASURE_THRESHOLDS = 4,
+    MEASURE_LEAST_ACCEPTED = 3 /* below that a rate says nothing */
 };
 
 struct measurement {
@@ -36,15 +42,22 @@ struct measurement {
     int64_t decode_us, detect_us, align_us, embed_us; /* sums over photos */
     int64_t wall_us;
     enum precision precision; /* the one used */
-    /* At false-accept rates 1e-1, 1e-2, 1e-3 of the list's pairs of different
-     * people; rates that the list is too short for are left out. */
+    char model[sizeof(((struct model *)NULL)->name)];
+    struct roc_point *roc; /* [n_roc] */
+    int n_roc;
+    /* At false-accept rates 1e-1 to 1e-4 of the list's pairs of different
+     * people; rates at which fewer than three of them are accepted are left
+     * out. */
     struct model_threshold thresholds[MEASURE_THRESHOLDS];
     int n_thresholds;
 };
 
 /* ERR_BAD_FIELD when more than max_skipped of the pairs have no distance; *out
- * is filled even so. Others: what loading and computing give. */
+ * is filled even so. Others: what loading and computing give. measure_fini it
+ * in any case. */
 int measure_run(const struct measure_options *opt, struct measurement *out,
                 struct error *err);
+
+void measure_fini(struct measurement *m);
 
 #endif

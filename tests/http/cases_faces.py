@@ -10,6 +10,8 @@ import struct
 import tempfile
 import threading
 import time
+import zlib
+from xml.etree import ElementTree
 
 from client import (CTL, DATA, PATIENCE, PHOTO, Daemon, Skip, expect, read, run)
 
@@ -533,3 +535,65 @@ def _(ctx):
     assert run(CTL, "subjects", "show", "paul", *mine, ok=False).returncode == 2
     p = run(CTL, "detect", *where, photo_path("group1"))
     assert len(p.stdout.splitlines()) > 1
+
+
+# --- measuring -------------------------------------------------------------------
+
+def people(n):
+    """n people of LFW with two photos, as pairs of relative paths."""
+    top = os.path.join(DATA, "faces", "lfw")
+    found = []
+    for name in sorted(os.listdir(top)) if os.path.isdir(top) else []:
+        photos = sorted(os.listdir(os.path.join(top, name)))
+        if len(photos) >= 2:
+            found.append(["%s/%s" % (name, p) for p in photos[:2]])
+    if len(found) < n:
+        raise Skip("no faces: set FACENETD_DATA")
+    return top, found[:n]
+
+
+@case("facenetctl: evaluate prints, draws, writes thresholds, and keeps the id")
+def _(ctx):
+    top, persons = people(6)
+    rows = ["%s\t%s\t1" % tuple(p) for p in persons]
+    rows += ["%s\t%s\t0" % (a[0], b[1]) for a in persons for b in persons if a is not b]
+    rows.sort(key=lambda row: zlib.crc32(row.encode()))  # both kinds in every fold
+    pairs = saved(ctx, "pairs.tsv", "\n".join(rows).encode() + b"\n")
+    model = ctx.path("measured.onnx")
+    shutil.copy(os.path.join(models(ctx), "embedder.onnx"), model)
+    usual = ["--detectors", models(ctx), "--pairs", pairs, "--photos", top, "--far", "0.1"]
+    before = json.loads(run(CTL, "model", "info", model, "--json").stdout)
+    svg = ctx.path("roc.svg")
+    got = json.loads(run(CTL, "evaluate", "--model", model, *usual, "--write", "--json",
+                         "--plot", svg).stdout)
+    after = json.loads(run(CTL, "model", "info", model, "--json").stdout)
+    assert got["pairs"] == 36 and got["genuine"] == 6 and got["impostor"] == 30, got
+    assert got["accuracy"]["mean"] > 0.9 and got["distance_metric"] == 0
+    (row,) = got["thresholds"]
+    assert row["far"] == 0.1 and row["accepted"] == 3 and row["pairs"] == 30, row
+    assert after["id"] == before["id"]
+    (stored,) = after["contract"]["thresholds"]
+    assert abs(stored["threshold"] - row["threshold"]) < 1e-5
+    words = "".join(ElementTree.parse(svg).getroot().itertext())
+    assert "measured" in words and "accuracy %.4f" % got["accuracy"]["mean"] in words, words
+    # several models, mirrored, centred, by angle
+    other = os.path.join(models(ctx), "embedder.onnx")
+    two = json.loads(run(CTL, "evaluate", "--model", model, "--model", other, *usual, "--json",
+                         "--distance-metric", "1", "--use-flipped-images", "--subtract-mean",
+                         "--plot", svg).stdout)
+    assert [m["model"] for m in two] == ["measured", "embedder"]
+    assert two[0]["flipped"] and two[0]["mean_subtracted"] and two[0]["accuracy"]["mean"] > 0.85
+    assert two[0]["threshold"] < 1 and two[0]["eer"] == two[1]["eer"]
+    tree = ElementTree.parse(svg).getroot()
+    assert len(tree.findall("{http://www.w3.org/2000/svg}path")) == 2
+    # what is refused
+    for args, words in ((["--distance-metric", "1", "--write"], "--write"),
+                        (["--distance-metric", "2"], "--distance-metric 2"),
+                        (["--plot", ctx.path("no/where.svg")], "where.svg")):
+        p = run(CTL, "evaluate", "--model", model, *usual, *args, ok=False)
+        assert p.returncode == 2 and words in p.stderr, p.stderr
+    few = saved(ctx, "few.tsv", "\n".join(rows[:12]).encode())
+    p = run(CTL, "evaluate", "--model", model, "--detectors", models(ctx), "--pairs", few,
+            "--photos", top, "--write", ok=False)
+    assert p.returncode == 2 and "too few" in p.stderr, p.stderr
+    assert json.loads(run(CTL, "model", "info", model, "--json").stdout) == after

@@ -241,6 +241,174 @@ static void test_threshold(void **state)
     assert_int_equal(n, 0);
 }
 
+/* --- from embeddings
+ * -------------------------------------------------------- */
+
+enum {
+    N_ROWS = 80,
+    N_LISTED = 40,
+    N_DIM = 3
+};
+
+/* People of four photos each, near one another on the unit sphere; pairs of
+ * the same and of different people in turns, in four folds. */
+static void make_rows(float *rows, struct pair *pairs)
+{
+    for (int i = 0; i < N_ROWS; i++) {
+        double v[N_DIM], sum = 0;
+        for (int j = 0; j < N_DIM; j++) {
+            v[j] =
+                sin(1.7 * i * (j + 1) + j) + 1.2 * cos((i / 4) * 2.1 + j) + 0.6;
+            sum += v[j] * v[j];
+        }
+        for (int j = 0; j < N_DIM; j++)
+            rows[i * N_DIM + j] = (float)(v[j] / sqrt(sum));
+    }
+    for (int i = 0; i < N_LISTED; i++) {
+        struct pair *p = &pairs[i];
+        p->same = i % 2 == 0;
+        p->fold = i * 4 / N_LISTED;
+        p->photo[0] = p->same ? i / 2 * 4 : i;
+        p->photo[1] =
+            p->same ? p->photo[0] + 1 + i / 2 % 3 : (i * 7 + 11) % N_ROWS;
+    }
+}
+
+/* The numbers are those of a plain transcription of the script's
+ * validate_on_lfw to Python. */
+static void test_script(void **state)
+{
+    static const struct {
+        enum evaluate_metric metric;
+        bool mean;
+        double accuracy, std, threshold, val, val_std, far;
+    } rows[] = {
+        {EVALUATE_L2, 0, 0.675, 0.082915620, 0.8625, 0.5, 0.223606798, 0.15},
+        {EVALUATE_L2, 1, 0.675, 0.082915620, 0.8625, 0.5, 0.223606798, 0.15},
+        {EVALUATE_ANGLE, 0, 0.675, 0.043301270, 0.3025, 0.5, 0.223606798, 0.15},
+        {EVALUATE_ANGLE, 1, 0.75, 0.086602540, 0.39, 0.5, 0.223606798, 0.15},
+    };
+    float embeddings[N_ROWS * N_DIM];
+    double own[N_LISTED + 1];
+    struct pair list[N_LISTED + 1];
+    struct pairs p = {NULL, N_ROWS, list, N_LISTED, 4};
+    struct error err = {0};
+
+    (void)state;
+    make_rows(embeddings, list);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct evaluate_options opt = {rows[i].metric, rows[i].mean, 0, 0.2};
+        struct evaluation e;
+        if (evaluate_embeddings(embeddings, N_DIM, &p, &opt, own, &e, &err))
+            fail_msg("%s", err.text);
+        NEAR(e.accuracy, rows[i].accuracy, 1e-9);
+        NEAR(e.accuracy_std, rows[i].std, 1e-7);
+        NEAR(e.threshold, rows[i].threshold, 1e-9);
+        NEAR(e.val, rows[i].val, 1e-9);
+        NEAR(e.val_std, rows[i].val_std, 1e-7);
+        NEAR(e.far, rows[i].far, 1e-9);
+        assert_int_equal(e.n_genuine, 20);
+        /* a photo that is missing takes its pair away */
+        list[N_LISTED] = (struct pair){{0, N_ROWS - 1}, true, 0};
+        p.n_pairs++;
+        for (int j = 0; j < N_DIM; j++)
+            embeddings[(N_ROWS - 1) * N_DIM + j] = NAN;
+        if (evaluate_embeddings(embeddings, N_DIM, &p, &opt, own, &e, &err))
+            fail_msg("%s", err.text);
+        assert_true(isnan(own[N_LISTED]));
+        p.n_pairs--;
+        make_rows(embeddings, list);
+    }
+}
+
+/* Two folds of a same and a different pair each, on the axes. */
+static void test_angles(void **state)
+{
+    const float rows[] = {1, 0, 0, 1, -1, 0, 0, 2};
+    struct pair list[] = {{{1, 3}, true, 0},
+                          {{0, 2}, false, 0},
+                          {{3, 1}, true, 1},
+                          {{0, 1}, false, 1}};
+    struct pairs p = {NULL, 4, list, 4, 2};
+    struct evaluate_options opt = {.metric = EVALUATE_ANGLE, .far = 0.5};
+    struct evaluation e;
+    struct error err = {0};
+    double own[4];
+
+    (void)state;
+    assert_int_equal(evaluate_embeddings(rows, 2, &p, &opt, own, &e, &err), 0);
+    NEAR(own[0], 0, 1e-12);
+    NEAR(own[1], 1, 1e-12); /* opposite */
+    NEAR(own[3], 0.5, 1e-12);
+    NEAR(e.accuracy, 1, 1e-12);
+    /* squared L2: 1, 4, 1, 2. Fold 1's mean is that of fold 0's photos,
+     * (0, 3/4), and cancels out. */
+    opt.metric = EVALUATE_L2;
+    opt.subtract_mean = true;
+    assert_int_equal(evaluate_embeddings(rows, 2, &p, &opt, own, &e, &err), 0);
+    NEAR(own[0], 1, 1e-12);
+    NEAR(own[1], 4, 1e-12);
+    NEAR(own[3], 2, 1e-12);
+    /* with it the angles of fold 1: photos 3 and 1 at (0, 1.25) and (0, .25),
+     * photos 0 and 1 at (1, -.75) and (0, .25), where cos is -.75 / 1.25 */
+    opt.metric = EVALUATE_ANGLE;
+    assert_int_equal(evaluate_embeddings(rows, 2, &p, &opt, own, &e, &err), 0);
+    NEAR(own[2], 0, 1e-12);
+    NEAR(own[3], acos(-0.6) / acos(-1), 1e-9);
+    opt.far = 1;
+    assert_int_equal(evaluate_embeddings(rows, 2, &p, &opt, own, &e, &err), -1);
+    opt.far = 0.5;
+    p.n_folds = 1;
+    assert_int_equal(evaluate_embeddings(rows, 2, &p, &opt, own, &e, &err), -1);
+    assert_int_equal(err.code, ERR_BAD_FIELD);
+}
+
+/* Distances past 4, of embeddings side by side. */
+static void test_range(void **state)
+{
+    const float rows[] = {0, 0, 2.2f, 0, 2.7f, 0};
+    struct pair list[] = {{{0, 1}, true, 0},
+                          {{0, 2}, false, 0},
+                          {{0, 1}, true, 1},
+                          {{0, 2}, false, 1}};
+    struct pairs p = {NULL, 3, list, 4, 2};
+    struct evaluate_options opt = {.range = 8, .far = 0.5};
+    struct evaluation e;
+    struct error err = {0};
+    double own[4];
+
+    (void)state;
+    assert_int_equal(evaluate_embeddings(rows, 2, &p, &opt, own, &e, &err), 0);
+    NEAR(e.accuracy, 1, 0);
+    NEAR(e.threshold, 4.85, 1e-9); /* past 2.2 squared, 4.84 */
+    opt.range = 0;
+    assert_int_equal(evaluate_embeddings(rows, 2, &p, &opt, own, &e, &err), 0);
+    NEAR(e.accuracy, 0.5, 0);
+}
+
+static void test_roc(void **state)
+{
+    const double d[] = {0.3, 0.1, 0.5, 0.5, NAN, 0.9, 0.4, 0.7, 0.4};
+    const bool same[] = {1, 1, 1, 0, 1, 0, 0, 1, 0};
+    /* same 0.1 0.3 0.5 0.7, different 0.4 0.4 0.5 0.9 */
+    const struct roc_point want[] = {{0, 0.5}, {0.5, 0.5}, {0.75, 1}, {1, 1}};
+    struct roc_point *got;
+    struct error err = {0};
+    int n;
+
+    (void)state;
+    assert_int_equal(evaluate_roc(d, same, 9, &got, &n, &err), 0);
+    assert_int_equal(n, 4);
+    for (int i = 0; i < n; i++) {
+        NEAR(got[i].far, want[i].far, 1e-12);
+        NEAR(got[i].val, want[i].val, 1e-12);
+    }
+    free(got);
+    assert_int_equal(evaluate_roc(d, same, 3, &got, &n, &err), -1);
+    assert_int_equal(err.code, ERR_BAD_FIELD);
+    assert_null(got);
+}
+
 /* --- lists ---------------------------------------------------------------- */
 
 static int load_text(const char *text, size_t len, struct pairs *p,
@@ -428,6 +596,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_worked),     cmocka_unit_test(test_against_count),
         cmocka_unit_test(test_refusals),   cmocka_unit_test(test_threshold),
+        cmocka_unit_test(test_script),     cmocka_unit_test(test_angles),
+        cmocka_unit_test(test_range),      cmocka_unit_test(test_roc),
         cmocka_unit_test(test_lfw_list),   cmocka_unit_test(test_view_one),
         cmocka_unit_test(test_plain_list), cmocka_unit_test(test_many_photos),
         cmocka_unit_test(test_bad_lists),  cmocka_unit_test(test_lfw_itself)};
