@@ -26,6 +26,7 @@ int ctl_info(int argc, char **argv);
 int ctl_model(int argc, char **argv);
 int ctl_keys(int argc, char **argv);
 int ctl_evaluate(int argc, char **argv);
+int ctl_align(int argc, char **argv);
 
 /* "facenetctl: text" to stderr; returns CTL_ERROR. */
 int ctl_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

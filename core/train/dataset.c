@@ -349,7 +349,7 @@ static int scan_dirs(struct finder *f, char *const *dirs, int n_dirs)
     return rc;
 }
 
-int dataset_open(const char *dirs, struct dataset *out, struct error *err)
+int dataset_list(const char *dirs, struct dataset *out, struct error *err)
 {
     struct finder f = {.out = out, .err = err};
     char *text = strdup(dirs), *list[MOST_DIRS];
@@ -362,7 +362,7 @@ int dataset_open(const char *dirs, struct dataset *out, struct error *err)
     } else {
         n_dirs = cut_dirs(text, list, err);
         if (n_dirs > 0 && scan_dirs(&f, list, n_dirs) == 0 &&
-            number_people(&f) == 0 && check_enough(out, err) == 0)
+            number_people(&f) == 0)
             rc = 0;
     }
     for (int i = 0; i < f.n; i++) {
@@ -374,6 +374,16 @@ int dataset_open(const char *dirs, struct dataset *out, struct error *err)
     if (rc)
         dataset_fini(out);
     return rc;
+}
+
+int dataset_open(const char *dirs, struct dataset *out, struct error *err)
+{
+    if (dataset_list(dirs, out, err))
+        return -1;
+    if (check_enough(out, err) == 0)
+        return 0;
+    dataset_fini(out);
+    return -1;
 }
 
 void dataset_fini(struct dataset *d)

@@ -46,6 +46,8 @@ struct dataset {
  * link that leads out of its DIR or nowhere (links inside are followed).
  * ERR_FILE: a folder cannot be read. ERR_NOMEM. On failure *out is zero. */
 int dataset_open(const char *dirs, struct dataset *out, struct error *err);
+/* The same with any number of people and photos, none too. */
+int dataset_list(const char *dirs, struct dataset *out, struct error *err);
 void dataset_fini(struct dataset *d); /* also of zero */
 
 /* Move `part` (0 up to 1) of the people, at least two, drawn by seed, to

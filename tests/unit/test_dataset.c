@@ -149,8 +149,14 @@ static void test_too_few(void **state)
             "1 empty folders, 1 photos outside");
     refused(folder_path("none"), ERR_BAD_FIELD, "no such folder");
     refused(folder_path("a/loose.jpg"), ERR_BAD_FIELD, "loose.jpg");
+    assert_int_equal(dataset_list(folder_path("a"), &d, &err), 0);
+    assert_int_equal(d.n_people, 0);
     folder_file("a/p/1.jpg", "x");
     folder_file("a/p/2.jpg", "x");
+    dataset_fini(&d);
+    assert_int_equal(dataset_list(folder_path("a"), &d, &err), 0);
+    assert_int_equal(d.n_photos, 2);
+    dataset_fini(&d);
     refused(folder_path("a"), ERR_BAD_FIELD, "1 person (2 photos)");
     folder_file("b/p/1.jpg", "x");
     folder_file("b/q/1.jpg", "x");
