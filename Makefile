@@ -47,7 +47,8 @@ ALL_LDFLAGS := -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS_$(V)) $(LDFLAG
 
 SRC := $(sort $(wildcard core/*/*.c store/*.c config/*.c daemon/*.c))
 SRC := $(filter-out daemon/main.c,$(SRC))
-GEN := $(B)/gen/onnx.pb-c.c $(B)/gen/onnx.pb-c.h $(B)/gen/schema.h \
+SCHEMA := $(B)/gen/schema.h $(B)/gen/schema_2.h
+GEN := $(B)/gen/onnx.pb-c.c $(B)/gen/onnx.pb-c.h $(SCHEMA) \
         $(B)/gen/openapi.h
 OBJ := $(SRC:%.c=$(B)/%.o) $(B)/gen/onnx.pb-c.o
 LIB := $(B)/libfacenetd.a
@@ -88,7 +89,7 @@ $(B)/gen/onnx.pb-c.h $(B)/gen/onnx.pb-c.c &: $(PROTO_DIR)/onnx.proto
 	@mkdir -p $(B)/gen
 	@echo "  GEN $@"
 	$(Q)protoc-c --proto_path=$(PROTO_DIR) --c_out=$(B)/gen onnx.proto
-$(B)/gen/schema.h: store/schema.sql
+$(SCHEMA): $(B)/gen/%.h: store/%.sql
 	@mkdir -p $(B)/gen
 	$(Q)sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< > $@
 $(B)/gen/openapi.h: daemon/openapi.json

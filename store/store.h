@@ -112,7 +112,8 @@ struct store_enroll {
 /* Create the subject (and gallery) where new, add the faces, all or nothing.
  * ids [n_faces] gets the new faces' ids. *created: the subject is new.
  * *replayed: the idempotency key had been used; ids holds the first
- * answer's. ERR_QUOTA when the subject would have too many faces. */
+ * answer's. ERR_QUOTA when the subject would have too many faces;
+ * ERR_MODEL_CHANGED when model_id is not the active model (store_model.h). */
 int store_enroll(struct store *s, const struct store_enroll *e, int64_t *ids,
                  bool *created, bool *replayed, struct error *err);
 int store_face_get(struct store *s, int64_t id, struct store_face *out,

@@ -217,6 +217,22 @@ static int need_subject(struct store *s, struct enroll_args *a,
     return rc > 0 ? old_subject(s, a, err) : new_subject(s, a, err);
 }
 
+/* An embedding of a model that no longer answers would not be found. */
+static int need_active(struct store *s, const char *model_id, struct error *err)
+{
+    char active[STORE_MODEL_ID_LEN + 1];
+    int rc = store_sql_run(s, STMT_SERVING_GET, err, "");
+
+    if (rc <= 0)
+        return rc;
+    store_sql_text(s, STMT_SERVING_GET, 0, active, sizeof(active));
+    store_sql_done(s, STMT_SERVING_GET);
+    if (strcmp(active, model_id) == 0)
+        return 0;
+    return error_set(err, ERR_MODEL_CHANGED,
+                     "another model took over while the faces were embedded");
+}
+
 static int need_model(struct store *s, struct enroll_args *a, struct error *err)
 {
     const struct store_enroll *e = a->e;
@@ -225,6 +241,8 @@ static int need_model(struct store *s, struct enroll_args *a, struct error *err)
 
     if (e->n_faces == 0)
         return 0;
+    if (need_active(s, e->model_id, err) < 0)
+        return -1;
     rc = store_sql_run(s, STMT_MODEL_GET, err, "t", e->model_id);
     if (rc < 0)
         return -1;

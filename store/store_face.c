@@ -25,9 +25,8 @@ struct face_args {
     float *crop_box, *crop_points;
 };
 
-/* A row of FACE_GET or FACE_LIST. */
-static void read_face(struct store *s, enum store_stmt id,
-                      struct store_face *out)
+void store_read_face(struct store *s, enum store_stmt id,
+                     struct store_face *out)
 {
     *out = (struct store_face){0};
     out->id = store_sql_int(s, id, 0);
@@ -54,7 +53,7 @@ static int face_get_op(struct store *s, void *arg, struct error *err)
         return -1;
     if (rc == 0)
         return no_face(a->id, err);
-    read_face(s, STMT_FACE_GET, a->out);
+    store_read_face(s, STMT_FACE_GET, a->out);
     store_sql_done(s, STMT_FACE_GET);
     return 0;
 }
@@ -115,7 +114,7 @@ static int face_list_op(struct store *s, void *arg, struct error *err)
     rc = store_sql_run(s, STMT_FACE_LIST, err, "iitti", subject, a->after,
                        a->gallery, a->subject, (int64_t)a->limit);
     while (rc > 0 && a->n < a->limit) {
-        read_face(s, STMT_FACE_LIST, &a->out[a->n++]);
+        store_read_face(s, STMT_FACE_LIST, &a->out[a->n++]);
         rc = store_sql_next(s, STMT_FACE_LIST, err);
     }
     store_sql_done(s, STMT_FACE_LIST);

@@ -28,7 +28,11 @@ static const char schema_sql[] =
 #include "schema.h"
     ;
 
-static const char *const steps_of_release[] = {schema_sql};
+static const char schema_2_sql[] =
+#include "schema_2.h"
+    ;
+
+static const char *const steps_of_release[] = {schema_sql, schema_2_sql};
 
 static char *join(const char *dir, const char *file)
 {

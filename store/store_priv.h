@@ -148,6 +148,9 @@ enum {
 };
 void store_seal_owner(char *buf, size_t len_buf, int64_t face,
                       const char *gallery, const char *subject);
+/* A row of FACE_GET, FACE_LIST or MISSING_LIST. */
+void store_read_face(struct store *s, enum store_stmt id,
+                     struct store_face *out);
 void store_tell(struct store *s, const struct store_change *change);
 
 #endif

@@ -463,20 +463,19 @@ static void test_sealed_crop(void **state)
 }
 
 /* --- versions ------------------------------------------------------- */
-static const char *schema_text(void)
-{
-    static const char schema[] =
+static const char schema_1[] =
 #include "schema.h"
-        ;
-    return schema;
-}
+    ;
+static const char schema_2[] =
+#include "schema_2.h"
+    ;
 
 static void test_versions(void **state)
 {
     struct store_options opt = {.dir = dir};
-    const char *steps[] = {schema_text(),
+    const char *steps[] = {schema_1, schema_2,
                            "ALTER TABLE subject ADD COLUMN extra TEXT"};
-    const char *bad[] = {schema_text(),
+    const char *bad[] = {schema_1, schema_2,
                          "ALTER TABLE subject ADD COLUMN extra TEXT;"
                          "ALTER TABLE none ADD COLUMN extra TEXT"};
     struct error err = {0};
@@ -488,12 +487,12 @@ static void test_versions(void **state)
     enroll(s, "g", "a", 1);
     store_close(s);
     /* A step that fails leaves the old version, whole. */
-    assert_null(store_open_steps(&opt, bad, 2, &err));
+    assert_null(store_open_steps(&opt, bad, 3, &err));
     assert_int_equal(err.code, ERR_STORAGE);
-    snprintf(path, sizeof(path), "%s/facenetd.db.v1.bak", dir);
+    snprintf(path, sizeof(path), "%s/facenetd.db.v2.bak", dir);
     assert_int_equal(access(path, F_OK), 0);
     assert_int_equal(open_error(NULL), ERR_NONE);
-    s = store_open_steps(&opt, steps, 2, &err);
+    s = store_open_steps(&opt, steps, 3, &err);
     if (!s)
         fail_msg("%s", err.text);
     assert_int_equal(store_subject_get(s, "g", "a", &sub, &err), 0);
@@ -511,12 +510,46 @@ static void test_versions(void **state)
     store_subject_fini(&sub);
     store_close(s);
     /* An erasure reaches the copy too. */
-    s = store_open_steps(&opt, steps, 2, &err);
+    s = store_open_steps(&opt, steps, 3, &err);
     assert_non_null(s);
     assert_int_equal(access(path, F_OK), 0);
     assert_int_equal(store_subject_remove(s, "g", "a", NULL, &err), 0);
     assert_int_equal(access(path, F_OK), -1);
     store_close(s);
+}
+
+/* What the first release wrote: its faces are there, and it can go back. */
+static void test_version_1(void **state)
+{
+    struct error err = {0};
+    struct store_subject sub;
+    struct store *s;
+    char path[160], sql[200];
+    sqlite3 *db;
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/facenetd.db", dir);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(db, "PRAGMA auto_vacuum=INCREMENTAL", NULL, NULL, NULL),
+        SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, schema_1, NULL, NULL, NULL), SQLITE_OK);
+    snprintf(sql, sizeof(sql),
+             "INSERT INTO gallery VALUES(1, 'g', 5);"
+             "INSERT INTO subject VALUES(1, 1, 'anna', 'A', NULL, 5, 5);"
+             "PRAGMA application_id=%d; PRAGMA user_version=1",
+             0x46414345);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    s = open_with(NULL);
+    assert_int_equal(store_subject_get(s, "g", "anna", &sub, &err), 0);
+    assert_string_equal(sub.name, "A");
+    store_subject_fini(&sub);
+    assert_true(enroll(s, "g", "anna", 1) > 0);
+    store_close(s);
+    strcat(path, ".v1.bak");
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(open_error(NULL), ERR_NONE);
 }
 
 /* --- many threads --------------------------------------------------- */
@@ -626,6 +659,7 @@ int main(void)
         TEST(test_embeddings),
         TEST(test_sealed_crop),
         TEST(test_versions),
+        TEST(test_version_1),
         TEST(test_group_commit),
         TEST(test_backup_opens),
     };
