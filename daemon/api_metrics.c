@@ -109,18 +109,35 @@ static void add_process(struct gauges *g, struct server *s)
         "Log lines lost to a full pipe.");
 }
 
-/* text and the build line in one buffer; takes text. NULL: no memory. */
+static void jobs_text(const struct server *s, char *out, size_t len)
+{
+    int n[JOBS_STATES];
+    size_t at = 0;
+
+    jobs_count(s->training, n);
+    for (int i = 0; i < JOBS_STATES && at < len; i++)
+        at += (size_t)snprintf(out + at, len - at,
+                               "facenetd_jobs{state=\"%s\"} %d\n",
+                               jobs_state_name((enum jobs_state)i), n[i]);
+}
+
+/* text and what has labels in one buffer; takes text. NULL: no memory. */
 static char *with_build(const struct job *job, char *take_text, size_t *len)
 {
     const struct serving *sv = job->serving;
-    char *all = NULL;
-    int n = asprintf(
+    char *all = NULL, jobs[JOBS_STATES * 64];
+    int n;
+
+    jobs_text(job->server, jobs, sizeof(jobs));
+    n = asprintf(
         &all,
+        "%s# HELP facenetd_jobs Training jobs by state.\n"
+        "# TYPE facenetd_jobs gauge\n"
         "%s# HELP facenetd_build_info Version, model and arithmetic.\n"
         "# TYPE facenetd_build_info gauge\n"
         "facenetd_build_info{version=\"%s\",model=\"%s\",device=\"%s\","
         "precision=\"%s\"} 1\n",
-        take_text, FACENETD_VERSION, sv->model->id,
+        take_text, jobs, FACENETD_VERSION, sv->model->id,
         job->server->device->backend->name,
         sv->precision == PRECISION_BF16 ? "bf16" : "f32");
 

@@ -61,10 +61,12 @@ static json_t *parameters(const struct route *r)
 
     while (list && (p = strchr(p, '{'))) {
         size_t n = strcspn(++p, "}");
-        /* /faces/{id} and /subjects/{id} differ in the kind of id. */
-        const char *first = r->path + 1;
-        snprintf(name, sizeof(name), "path-%.*s-%.*s", (int)strcspn(first, "/"),
-                 first, (int)n, p);
+        /* /faces/{id} and /admin/jobs/{id} differ in the kind of id. */
+        const char *of = p - 2;
+        while (of[-1] != '/')
+            of--;
+        snprintf(name, sizeof(name), "path-%.*s-%.*s", (int)strcspn(of, "/"),
+                 of, (int)n, p);
         if (json_array_append_new(list, reference("parameters", name)) < 0)
             goto fail;
     }
@@ -95,6 +97,8 @@ static const char *success(const struct route *r)
     } others[] = {
         {"POST", "/enroll", "201"},
         {"POST", "/admin/models", "201"},
+        {"POST", "/admin/finetune", "202"},
+        {"POST", "/admin/jobs/{id}/resume", "202"},
     };
 
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
@@ -131,6 +135,10 @@ static json_t *responses(const struct route *r, const char *operation)
         rc |= add_problem(o, "404");
     if (r->prepare || r->max_body == ROUTE_MODEL_BODY)
         rc |= add_problem(o, "422");
+    if (strncmp(r->path, "/admin/jobs/", 12) == 0)
+        rc |= add_problem(o, "409");
+    if (strcmp(r->path, "/admin/finetune") == 0)
+        rc |= add_problem(o, "507");
     if (strcmp(success(r), "201") == 0)
         rc |= add_problem(o, "409") | add_problem(o, "507");
     if (rc < 0) {

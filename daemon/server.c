@@ -18,8 +18,9 @@
 
 enum {
     MAX_LISTEN = 8,
-    ALIVE_MS = 5000, /* of threads that never work long */
-    BUSY_MS = 60000  /* of those that run a network or read a photo */
+    ALIVE_MS = 5000,  /* of threads that never work long */
+    BUSY_MS = 60000,  /* of those that run a network or read a photo */
+    JOB_END_MS = 5000 /* beyond the drain, for a job's checkpoint */
 };
 
 struct server_past {
@@ -163,6 +164,45 @@ static int warm_detector(struct server *s, struct error *err)
     return rc;
 }
 
+/* --- training jobs ----------------------------------------------------- */
+
+static int import_model(void *ctx, const char *path, char id[65],
+                        struct error *err)
+{
+    struct server *s = ctx;
+
+    return models_import(s->models, path, id, err);
+}
+
+/* After the store, which holds the data directory against other daemons. */
+static int start_training(struct server *s, const struct config *c,
+                          struct error *err)
+{
+    char dir[4096];
+    struct jobs_options opt = {
+        .dir = dir,
+        .trainer = c->trainer,
+        .root = c->train_root,
+        .detectors = c->models,
+        .store = s->store,
+        .sealed = *c->crop_key_file,
+        .n_threads = (int)c->job_threads,
+        .memory = c->job_memory,
+        .max_minutes = c->job_max_minutes,
+        .stop_ms = (int)c->job_stop_ms,
+        .end_ms = (int)c->drain_ms + JOB_END_MS,
+        .max_waiting = (int)c->jobs_waiting,
+        .max_kept = (int)c->jobs_kept,
+        .import = import_model,
+        .ctx = s,
+    };
+
+    if (snprintf(dir, sizeof(dir), "%s/jobs", c->data_dir) >= (int)sizeof(dir))
+        return error_set(err, ERR_CONFIG, "data-dir has too long a path");
+    s->training = jobs_open(&opt, err);
+    return s->training ? 0 : -1;
+}
+
 /* --- listening --------------------------------------------------------- */
 
 static bool fd_on_loopback(int fd)
@@ -263,6 +303,8 @@ struct server *server_start(struct config *take_config, struct error *err)
         start_serving(s, c, err) != 0 || start_work(s, c, err) != 0 ||
         warm_detector(s, err) != 0)
         goto fail;
+    if (start_training(s, c, err) != 0)
+        goto fail;
     if (start_http(s, c, fds, n_fds, err) != 0)
         goto fail;
     atomic_store(&s->ready, true); /* s->http is there for the handlers */
@@ -282,7 +324,9 @@ void server_stop(struct server *s)
     c = atomic_load(&s->config);
     atomic_store(&s->ready, false);
     atomic_store(&s->stopping, true);
+    jobs_stop(s->training); /* it ends while requests do */
     http_stop(s->http, (int)c->drain_ms);
+    jobs_close(s->training);
     if (s->servings)
         servings_close(s->servings);
     if (s->work)
@@ -355,7 +399,7 @@ bool server_alive(struct server *s)
 {
     return http_alive(s->http, ALIVE_MS) && store_alive(s->store, ALIVE_MS) &&
            servings_alive(s->servings, BUSY_MS) &&
-           work_alive(s->workers, BUSY_MS);
+           work_alive(s->workers, BUSY_MS) && jobs_alive(s->training, BUSY_MS);
 }
 
 void server_tend(struct server *s)

@@ -12,6 +12,7 @@
 #include "core/face/face.h"
 #include "core/face/model.h"
 #include "daemon/http.h"
+#include "daemon/jobs.h"
 #include "daemon/limiter.h"
 #include "daemon/models.h"
 #include "daemon/queue.h"
@@ -34,6 +35,7 @@ struct server {
     struct models *models;     /* files of embedders */
     struct servings *servings; /* the embedder, its queue and gallery: a job's
                                   own are in job->serving */
+    struct jobs *training;     /* fine-tuning in the background */
     struct queue *work;        /* of struct job; never full, see jobs_max */
     struct work *workers;
     struct http *http;

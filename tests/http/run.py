@@ -4,7 +4,8 @@
 usage: run.py [-v] [NAME-PART]...
 
 plain*: tiny networks with random weights, no data needed. faces*: real weights
-and photos from FACENETD_DATA or ../shared/data; skipped without. service*: as
+and photos from FACENETD_DATA or ../shared/data; skipped without. jobs*: training
+jobs, with a trainer that only plays one. service*: as
 systemd runs it; skipped without systemd-socket-activate. Scenario
 files (*.json: a list of requests with the expected status and members of the
 answer) run against the plain daemon. Ends with one line of counts.
@@ -22,6 +23,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import cases_faces  # noqa: E402
+import cases_jobs  # noqa: E402
 import cases_models  # noqa: E402
 import cases_plain  # noqa: E402
 import cases_service  # noqa: E402
@@ -88,7 +90,7 @@ def collect():
                 for row in json.load(f):
                     cases.append((file[:-5] + ": " + row["name"],
                                   lambda ctx, row=row: scenario(ctx, row)))
-    for module in (cases_plain, cases_models, cases_service, cases_faces):
+    for module in (cases_plain, cases_models, cases_jobs, cases_service, cases_faces):
         prefix = module.__name__[len("cases_"):]
         for name, fn in module.CASES:
             cases.append((prefix + ": " + name, fn))
