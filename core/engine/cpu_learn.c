@@ -8,6 +8,10 @@
 
 /* ---- weights --------------------------------------------------------- */
 
+enum {
+    NO_TENSOR = -1,
+    FROZEN = -2 /* a frozen node reads it, whoever else does */
+};
 enum role {
     ROLE_CONSTANT,
     ROLE_WEIGHT, /* learns */
@@ -50,27 +54,23 @@ static void add_tensor(struct cpu_learn *l, int value, enum role role)
 
 static void find_tensors(struct cpu_learn *l)
 {
-    for (int i = 0; i < l->graph->n_values; i++)
-        l->tensor[i] = -1;
-    for (int i = l->opt.freeze_until; i < l->graph->n_nodes; i++) {
-        const struct node *n = &l->graph->nodes[i];
+    const struct graph *g = l->graph;
+    enum role role;
 
-        for (int k = 0; k < n->n_in; k++) {
-            enum role role = role_of(n, k);
-
-            if (l->graph->values[n->in[k]].kind == VALUE_WEIGHT &&
-                l->tensor[n->in[k]] < 0 && role != ROLE_CONSTANT)
-                add_tensor(l, n->in[k], role);
-        }
-    }
-}
-
-/* A value that a frozen node shares stays as it is. */
-static void release_shared(struct cpu_learn *l)
-{
+    for (int i = 0; i < g->n_values; i++)
+        l->tensor[i] = NO_TENSOR;
     for (int i = 0; i < l->opt.freeze_until; i++)
-        for (int k = 0; k < l->graph->nodes[i].n_in; k++)
-            l->tensor[l->graph->nodes[i].in[k]] = -1;
+        for (int k = 0; k < g->nodes[i].n_in; k++)
+            l->tensor[g->nodes[i].in[k]] = FROZEN;
+    for (int i = l->opt.freeze_until; i < g->n_nodes; i++)
+        for (int k = 0; k < g->nodes[i].n_in; k++) {
+            int v = g->nodes[i].in[k];
+
+            role = role_of(&g->nodes[i], k);
+            if (g->values[v].kind == VALUE_WEIGHT && role != ROLE_CONSTANT &&
+                l->tensor[v] == NO_TENSOR)
+                add_tensor(l, v, role);
+        }
 }
 
 static int take_weights(struct cpu_learn *l, struct error *err)
@@ -88,8 +88,6 @@ static int take_weights(struct cpu_learn *l, struct error *err)
 
         memcpy((t->statistic ? a->statistics : a->weights) + t->offset, v->data,
                t->count * sizeof(float));
-        if (l->tensor[t->value] != i)
-            continue;
         free(v->data);
         v->data = NULL;
     }
@@ -139,7 +137,6 @@ struct network *cpu_learn_load(struct device *dev, const struct graph *g,
         return NULL;
     }
     find_tensors(l);
-    release_shared(l);
     if (!take_weights(l, err))
         return &l->base;
     cpu_learn_unload(&l->base);

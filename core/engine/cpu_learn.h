@@ -15,7 +15,7 @@ struct cpu_learn {
     struct learnable learn;
     struct graph *graph; /* data of constants only */
     struct learn_options opt;
-    int *tensor; /* of values: index in learn.tensors, -1: a constant */
+    int *tensor; /* of values: index in learn.tensors; negative: a constant */
 };
 
 /* One argument of a convolution: where it lies, and how the kernel wants it.

@@ -479,6 +479,62 @@ static void test_descends(void **state)
     graph_free(g);
 }
 
+/* bf16 factors, f32 sums and weights: the gradients point the same way. */
+static void test_bf16(void **state)
+{
+    struct arch_options arch = {.seed = 5, .embedding_size = 16};
+    struct learn_options learn = {.seed = 3};
+    struct device_info info;
+    struct error err = {0};
+    struct graph *g = arch_new("mobilefacenet_small", &arch, &err);
+    float *gradients = NULL, *input = NULL, *row = NULL;
+    double ab = 0, aa = 0, bb = 0;
+
+    (void)state;
+    must(g ? 0 : -1, &err);
+    device->backend->device_describe(device, &info);
+    for (int k = 0; k < 2; k++) {
+        struct plan_options opt = {
+            .n = 6, .precision = k ? PRECISION_BF16 : PRECISION_F32};
+        struct network *net = network_new_learning(device, g, &learn, &err);
+        struct plan *p = net ? graph_plan(net, &opt, &err) : NULL;
+        struct learnable *l = net ? network_learnable(net) : NULL;
+
+        if (k && !info.any_bf16) {
+            assert_null(p);
+            assert_int_equal(err.code, ERR_DEVICE);
+            network_free(net);
+            break;
+        }
+        must(p ? 0 : -1, &err);
+        if (!k) {
+            input = formula("input", shape_count(&p->shape_in), 1);
+            row = formula("row", shape_count(plan_output_shape(p, 0)), 1);
+            gradients = malloc(l->n_weights * sizeof(float));
+            assert_non_null(gradients);
+        }
+        loss_of(p, input, row);
+        go_back(p, l, row);
+        for (size_t i = 0; k && i < l->n_weights; i++) {
+            ab += (double)gradients[i] * (double)l->gradients[i];
+            aa += (double)gradients[i] * (double)gradients[i];
+            bb += (double)l->gradients[i] * (double)l->gradients[i];
+        }
+        memcpy(gradients, l->gradients, l->n_weights * sizeof(float));
+        plan_free(p);
+        network_free(net);
+    }
+    free(gradients);
+    free(input);
+    free(row);
+    graph_free(g);
+    if (!info.any_bf16) {
+        printf("SKIP: no bf16 on this machine\n");
+        skip();
+    }
+    assert_true(ab / sqrt(aa * bb) > 0.99);
+}
+
 static int open_device(void **state)
 {
     struct device_options opt = {0};
@@ -506,6 +562,7 @@ int main(void)
         cmocka_unit_test(test_freeze),
         cmocka_unit_test(test_rest),
         cmocka_unit_test(test_descends),
+        cmocka_unit_test(test_bf16),
     };
 
     return cmocka_run_group_tests(tests, open_device, close_device);
