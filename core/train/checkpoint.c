@@ -328,6 +328,38 @@ int checkpoint_load(const char *path, const struct checkpoint_part *parts,
     return rc;
 }
 
+static long long part_len(int fd, const char *path, const char *name,
+                          struct head *head, struct error *err)
+{
+    if (load_head(fd, path, head, err))
+        return -1;
+    for (uint32_t i = 0; i < head->n; i++)
+        if (strncmp(head->rows[i].name, name, sizeof(head->rows[i].name)) == 0)
+            return head->rows[i].len <= LLONG_MAX
+                       ? (long long)head->rows[i].len
+                       : damaged(path, err, "an impossible size of", name);
+    return damaged(path, err, "it lacks the part", name);
+}
+
+long long checkpoint_part_len(const char *path, const char *name,
+                              struct error *err)
+{
+    struct head *head = malloc(sizeof(*head));
+    int fd = head ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    long long len = -1;
+
+    if (!head)
+        error_set(err, ERR_NOMEM, "no memory for a checkpoint");
+    else if (fd < 0)
+        file_error(path, errno, err);
+    else
+        len = part_len(fd, path, name, head, err);
+    if (fd >= 0)
+        close(fd);
+    free(head);
+    return len;
+}
+
 long long checkpoint_newest(const char *dir, long long below,
                             char path[CHECKPOINT_MAX_PATH], struct error *err)
 {

@@ -36,6 +36,11 @@ int checkpoint_save(const char *dir, long long step,
 int checkpoint_load(const char *path, const struct checkpoint_part *parts,
                     int n, struct error *err);
 
+/* Length in bytes of a part, from the file's head alone, for parts whose
+ * length the file decides. -1 with err set as checkpoint_load. */
+long long checkpoint_part_len(const char *path, const char *name,
+                              struct error *err);
+
 /* The checkpoint of the highest step in dir below `below` (negative: any).
  * Returns its step, or -1 with err set: ERR_FILE where dir holds none. */
 long long checkpoint_newest(const char *dir, long long below,
