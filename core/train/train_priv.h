@@ -1,0 +1,219 @@
+/* core/train/train_priv.h - what the files of a run share: its state.
+ * train.c runs the phases; train_setup.c makes the network, train_data.c the
+ * photos, train_round.c selects triplets, train_step.c learns from a batch,
+ * train_state.c saves and resumes, train_measure.c evaluates, train_guard.c
+ * checks before, during and after, train_report.c writes the run's folders,
+ * train_publish.c the model. Thread: one. */
+#ifndef CORE_TRAIN_TRAIN_PRIV_H
+#define CORE_TRAIN_TRAIN_PRIV_H
+
+#include "core/face/embed.h"
+#include "core/train/checkpoint.h"
+#include "core/train/events.h"
+#include "core/train/loader.h"
+#include "core/train/optim.h"
+#include "core/train/pairs.h"
+#include "core/train/train.h"
+#include "core/train/triplet.h"
+
+enum {
+    TRAIN_MAX_PATH = CHECKPOINT_MAX_PATH - 200,
+    TRAIN_MAX_ROUND = 16384, /* photos: their distances are 1 GiB */
+    TRAIN_AHEAD = 3          /* batches asked of the loader ahead */
+};
+
+/* What an evaluation of one set found; there: false where it was not made. */
+struct train_figures {
+    bool there;
+    double accuracy, accuracy_std, val[3]; /* at 1e-1, 1e-2, 1e-3 */
+    double guard_val;                      /* held: at guard_far */
+    double apart; /* held: mean distance of impostor pairs */
+    double n_genuine, n_impostor;
+};
+struct train_result {
+    struct train_figures held, lfw;
+    struct model_threshold thresholds[MODEL_MAX_THRESHOLDS];
+    int n_thresholds;
+};
+
+/* Everything of a run that a checkpoint keeps beside arrays of numbers. Random
+ * choices are drawn from the seed and these counters, so no generator but
+ * dropout's has a state. */
+struct train_counters {
+    int64_t step, round, n_empty; /* batches; rounds; rounds without triplets
+                                     in a row */
+    uint64_t dropout;             /* the generator's state */
+    int64_t optim_steps;
+    double elapsed_s;
+    /* What must be the same when it goes on. */
+    int64_t seed, batch_size, optimizer, mode;
+    uint64_t data;   /* hash of names */
+    char parent[65]; /* id of the pretrained model */
+    bool have_before;
+    struct train_result before;
+    /* the watch of train_guard.c */
+    double norm;             /* moving mean of the gradient's */
+    int64_t n_flat, n_stuck; /* batches in a row */
+    int64_t round_triplets;  /* of the latest round */
+};
+
+struct train_round {
+    int64_t n_photos, n_triplets, next; /* next: first triplet not yet used */
+    int *photos;                        /* [n_photos] of the dataset */
+    struct triplet *triplets;
+    float *old; /* harmonic: [n_photos, dim] of the pretrained model */
+};
+
+struct train_set { /* photos to measure on */
+    struct dataset data;
+    struct loader *loader;
+    struct pairs pairs; /* lfw */
+    int *photos;        /* [n] chosen of data */
+    int n;
+};
+
+struct train {
+    const struct train_args *a;
+    struct train_args defaults;
+    train_event_fn fn;
+    void *ctx;
+    const volatile sig_atomic_t *stop;
+
+    /* train_setup.c */
+    struct device *dev, *small; /* small: one thread, for detectors */
+    struct model *parent, *teacher, *parts[3];
+    struct detector *detector;
+    struct graph *graph; /* what learns; owned */
+    struct contract contract;
+    struct network *net;
+    struct learnable *learn;      /* net's */
+    struct plan *plan, *rest;     /* of batch_size photos */
+    struct embedder *old, *tutor; /* of the parent (harmonic), the teacher */
+    struct optim *optim;
+    float *averages; /* [n_weights] */
+    bool rounds;     /* triplets are selected; false: distillation alone */
+    struct schedule schedule;
+    enum triplet_choice choice;
+    enum precision precision;
+
+    /* train_data.c */
+    struct dataset data;
+    struct augment augment;
+    struct loader *loader;
+    struct train_set held, lfw;
+    int *order; /* distillation: photos in this pass's order */
+    int64_t order_pass;
+
+    /* train_step.c: one batch */
+    int n_batch, dim;
+    size_t n_input;           /* floats of a chip */
+    float *y, *grad_y;        /* [n_batch, dim] unit vectors */
+    float *tutor_y, *tutor_x; /* the teacher's vectors and chips */
+    const float **tutor_at;   /* [n_batch] */
+    bool *ok, *fixed;         /* [n_batch] */
+    int *photo;               /* [n_batch] to ask for */
+    uint64_t *seed;           /* [n_batch] */
+    int64_t asked;            /* step of the next batch to ask for */
+    double loss, rate, spread, gradient_norm;
+    int active;
+
+    struct train_round round;
+    struct train_counters at;
+
+    /* train_report.c */
+    char models[TRAIN_MAX_PATH], logs[TRAIN_MAX_PATH];
+    struct events *events;
+    bool events_failed;
+    double started, last_saved; /* monotonic seconds */
+    int64_t first_step;         /* of this process */
+    double faces_per_s;
+};
+
+/* --- train.c */
+double train_now(void); /* monotonic seconds */
+/* A number for the i-th choice of a kind, from the run's seed alone. */
+uint64_t train_seed(const struct train *t, int kind, int64_t i);
+enum {
+    TRAIN_SEED_ROUND = 1,
+    TRAIN_SEED_MINE,
+    TRAIN_SEED_STEP,
+    TRAIN_SEED_ORDER,
+    TRAIN_SEED_HELD,
+    TRAIN_SEED_HOLDOUT,
+    TRAIN_SEED_CHECK
+};
+/* -1 with ERR_STOPPING when *stop is set. */
+int train_stopping(const struct train *t, struct error *err);
+/* Steps of the whole run. */
+int64_t train_steps(const struct train *t);
+
+/* --- train_setup.c */
+int train_setup_model(struct train *t, struct error *err); /* graph, contract */
+int train_setup_network(struct train *t, struct error *err); /* all else */
+void train_setup_fini(struct train *t);
+
+/* --- train_data.c */
+int train_data_open(struct train *t, struct error *err);
+void train_data_fini(struct train *t);
+
+/* --- train_round.c */
+/* Make sure that t->round has a batch of triplets; *none: there are no more
+ * triplets to be found. */
+int train_round_next(struct train *t, bool *none, struct error *err);
+int train_round_batches(const struct train *t); /* left in the round */
+void train_round_fini(struct train_round *r);
+
+/* --- train_step.c */
+int train_step_init(struct train *t, struct error *err);
+void train_step_fini(struct train *t);
+/* One batch: ask ahead, take, forward, backward, update, watch. */
+int train_step_run(struct train *t, struct error *err);
+/* Forward and backward of photos [n_batch] without an update; the loss. */
+int train_step_try(struct train *t, const int *photos, double *loss,
+                   double *spread, struct error *err);
+
+/* --- train_state.c */
+int train_state_save(struct train *t, struct error *err);
+/* path: a checkpoint; fills t->at, weights, averages, slots, the round. */
+int train_state_load(struct train *t, const char *path, struct error *err);
+/* What --resume names to a checkpoint's path. */
+int train_state_find(const char *resume, char path[CHECKPOINT_MAX_PATH],
+                     struct error *err);
+size_t train_state_bytes(const struct train *t); /* of a checkpoint */
+/* Fill what must be the same when a run goes on. */
+void train_state_identify(struct train *t);
+
+/* --- train_measure.c */
+/* g with t's contract on both sets; writes events, lfw_result.txt. */
+int train_measure(struct train *t, const struct graph *g, const char *when,
+                  struct train_result *out, struct error *err);
+
+/* --- train_guard.c */
+int train_guard_before(struct train *t, struct error *err);
+int train_guard_watch(struct train *t, struct error *err);
+/* Is it worse than before? text: the figures. */
+bool train_guard_worse(const struct train *t, const struct train_result *after,
+                       char *text, size_t len);
+
+/* --- train_report.c */
+int train_report_open(struct train *t, const char *resumed, struct error *err);
+void train_report_close(struct train *t);
+void train_report_phase(const struct train *t, const char *text);
+void train_report_warn(const struct train *t, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+void train_report_step(struct train *t);
+void train_report_figures(struct train *t, const char *when, const char *set,
+                          const struct train_figures *f, double took_s);
+void train_report_scalar(struct train *t, const char *tag, double value);
+void train_report_result(const struct train *t, enum train_outcome outcome,
+                         const char *text, const char *path);
+
+/* --- train_publish.c */
+/* The model of the moving averages (a new graph). */
+struct graph *train_publish_graph(struct train *t, struct error *err);
+/* Write it; path gets its file. */
+int train_publish(struct train *t, const struct graph *g,
+                  const struct train_result *result, bool refused,
+                  char path[TRAIN_MAX_PATH], struct error *err);
+
+#endif
