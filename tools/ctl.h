@@ -11,7 +11,8 @@
 enum {
     CTL_OK = 0,
     CTL_NO_MATCH = 1,
-    CTL_ERROR = 2
+    CTL_ERROR = 2,
+    CTL_STOPPED = 3 /* train alone: a checkpoint is written */
 };
 
 /* argv[0] is the command's own name; options and operands follow. */
@@ -27,6 +28,7 @@ int ctl_model(int argc, char **argv);
 int ctl_keys(int argc, char **argv);
 int ctl_evaluate(int argc, char **argv);
 int ctl_align(int argc, char **argv);
+int ctl_train(int argc, char **argv);
 
 /* "facenetctl: text" to stderr; returns CTL_ERROR. */
 int ctl_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

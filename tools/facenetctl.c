@@ -1,7 +1,7 @@
 /* tools/facenetctl.c - the command line: talks to a daemon over HTTP
  * (ctl_client.c), makes and looks at model files (ctl_model.c), measures them
- * (ctl_evaluate.c), crops faces for training
- * (ctl_align.c) and edits key files (ctl_keys.c). */
+ * (ctl_evaluate.c), crops faces for training (ctl_align.c), trains
+ * (ctl_train.c) and edits key files (ctl_keys.c). */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,6 +24,7 @@ static const struct command {
     {"model", ctl_model, "import, make or look at model files"},
     {"evaluate", ctl_evaluate, "measure a model by the LFW protocol"},
     {"align", ctl_align, "crop the faces of folders of photos"},
+    {"train", ctl_train, "train or fine-tune a network on folders of photos"},
     {"keys", ctl_keys, "add, list or remove API keys"},
     {NULL, NULL, NULL},
 };

@@ -627,7 +627,7 @@ def _(ctx):
 @case("facenetctl: help of every command, errors with exit 2")
 def _(ctx):
     for command in ("verify", "enroll", "identify", "detect", "subjects", "faces", "galleries",
-                    "info", "model", "keys", "evaluate"):
+                    "info", "model", "keys", "evaluate", "train"):
         assert "usage" in run(CTL, command, "--help").stdout, command
     for verb in ("import", "info", "new"):
         assert "usage" in run(CTL, "model", verb, "--help").stdout, verb
@@ -684,7 +684,44 @@ def _(ctx):
     told = set(re.findall(r"--[a-z][a-z-]*", page))
     helps = [["verify"], ["enroll"], ["identify"], ["detect"], ["subjects"], ["faces"],
              ["galleries"], ["info"], ["model", "import"], ["model", "info"], ["model", "new"],
-             ["keys"], ["evaluate"]]
+             ["keys"], ["evaluate"], ["align"], ["train"]]
     text = "".join(run(CTL, *h, "--help").stdout for h in helps)
-    real = set(re.findall(r"--[a-z][a-z-]*", text)) - {"--output", "--file"}
+    real = set(re.findall(r"--[a-z][a-z-]*", text)) - {"--file"}
     assert told - {"--help"} == real - {"--help"}, told ^ real
+
+
+def train_arguments():
+    """Rows of core/train/args.def: kind, name, a value that is taken."""
+    text = read(os.path.join(os.path.dirname(__file__), "..", "..", "core", "train",
+                             "args.def")).decode()
+    rows = re.findall(r'^ARG_(TEXT|INT|REAL|FLAG|CHOICE)\((\w+), ("[^"]*"|[^,]*),', text, re.M)
+    assert len(rows) == text.count("\nARG_") - text.count("\nARG_SECTION"), len(rows)
+    return [(kind, name, value.strip('"')) for kind, name, value in rows]
+
+
+@case("facenetctl: train --help has every argument of args.def, and all are taken")
+def _(ctx):
+    rows = train_arguments()
+    told = re.findall(r"^  --([a-z-]+)", run(CTL, "train", "--help").stdout, re.M)
+    assert told == [name.replace("_", "-") for _, name, _ in rows], told
+    options = []
+    for kind, name, value in rows:
+        if name in ("progress_fd", "pretrained_model", "distill", "resume", "holdout_dir",
+                    "crop", "scale", "freeze_until", "arch"):
+            value = {"progress_fd": "2"}.get(name, "")
+        if name == "data_dir":
+            value = ctx.path("nobody")
+        options += ["--" + name] if kind == "FLAG" and name != "harmonic" else \
+            ["--%s=%s" % (name.replace("_", "-"), value)]
+    p = run(CTL, "train", *options, "--model-def", "mobilefacenet_small", "--image-size", "112",
+            "--learning-rate", "0.1", ok=False)
+    assert p.returncode == 2 and "data_dir" in p.stderr and "nobody" in p.stderr, p.stderr
+    result = [json.loads(line) for line in p.stderr.splitlines() if line.startswith("{")][-1]
+    assert result["event"] == "result" and result["outcome"] == "failed", result
+    assert result["model"] is None and "nobody" in result["text"], result
+    for bad, says in ((["--learning-rate", "nan"], "learning_rate"), (["--batch", "3"], "batch"),
+                      (["--optimizer", "SGD"], "optimizer"), (["stray"], "stray"),
+                      (["--progress-fd", "999"], "progress_fd"), (["--seed"], "seed"),
+                      ([], "data-dir")):
+        p = run(CTL, "train", *bad, ok=False)
+        assert p.returncode == 2 and says in p.stderr, (bad, p.stderr)
