@@ -27,6 +27,7 @@ int ctl_info(int argc, char **argv);
 int ctl_model(int argc, char **argv);
 int ctl_keys(int argc, char **argv);
 int ctl_evaluate(int argc, char **argv);
+int ctl_calibrate(int argc, char **argv);
 int ctl_align(int argc, char **argv);
 int ctl_train(int argc, char **argv);
 

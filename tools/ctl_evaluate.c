@@ -10,12 +10,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tools/ctl_parse.h"
 #include "tools/measure.h"
 #include "tools/plot.h"
 
 enum {
-    MOST_SKIPPED_SHOWN = 10,
-    BAR = 40
+    MOST_SKIPPED_SHOWN = 10
 };
 
 static const char usage[] =
@@ -51,22 +51,9 @@ struct arguments {
 };
 
 struct screen { /* the callbacks' state */
-    bool terminal;
+    struct ctl_progress progress;
     int n_skipped;
 };
-
-static void show_progress(void *user, int done, int total)
-{
-    const struct screen *s = user;
-    int filled = total > 0 ? (int)((long long)done * BAR / total) : BAR;
-
-    if (!s->terminal)
-        return;
-    fprintf(stderr, "\r[%.*s%*s] %d/%d photos%s", filled,
-            "########################################", BAR - filled, "", done,
-            total, done == total ? "\n" : "");
-    fflush(stderr);
-}
 
 static void show_skipped(void *user, const char *photo, const struct error *why)
 {
@@ -74,38 +61,11 @@ static void show_skipped(void *user, const char *photo, const struct error *why)
 
     s->n_skipped++;
     if (s->n_skipped <= MOST_SKIPPED_SHOWN)
-        fprintf(stderr, "%sskipped %s: %s\n", s->terminal ? "\r\033[K" : "",
-                photo, why->text);
+        fprintf(stderr, "%sskipped %s: %s\n",
+                s->progress.terminal ? "\r\033[K" : "", photo, why->text);
     else if (s->n_skipped == MOST_SKIPPED_SHOWN + 1)
         fprintf(stderr, "%smore are skipped and not named\n",
-                s->terminal ? "\r\033[K" : "");
-}
-
-static bool parse_number(const char *text, double least, double most,
-                         double *out)
-{
-    char *end;
-
-    *out = strtod(text, &end);
-    return end != text && *end == '\0' && *out >= least && *out <= most;
-}
-
-static bool parse_precision(const char *text, enum precision *out)
-{
-    static const struct {
-        const char *name;
-        enum precision value;
-    } names[] = {{"auto", PRECISION_AUTO},
-                 {"f32", PRECISION_F32},
-                 {"bf16", PRECISION_BF16}};
-
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (!strcmp(text, names[i].name)) {
-            *out = names[i].value;
-            return true;
-        }
-    }
-    return false;
+                s->progress.terminal ? "\r\033[K" : "");
 }
 
 enum {
@@ -162,7 +122,7 @@ static bool take_argument(struct arguments *a, int which, const char *text)
         o->photos = text;
         return true;
     case ARG_PRECISION:
-        return parse_precision(text, &o->precision);
+        return ctl_parse_precision(text, &o->precision);
     case ARG_JSON:
         a->json = true;
         return true;
@@ -170,24 +130,18 @@ static bool take_argument(struct arguments *a, int which, const char *text)
         a->write = true;
         return true;
     case ARG_THREADS:
-        if (!parse_number(text, 1, 64, &v))
-            return false;
-        o->n_threads = (int)v;
-        return true;
+        return ctl_parse_int(text, 1, 64, &o->n_threads);
     case ARG_BATCH:
-        if (!parse_number(text, 1, 1024, &v))
-            return false;
-        o->batch = (int)v;
-        return true;
+        return ctl_parse_int(text, 1, 1024, &o->batch);
     case ARG_FAR:
-        return parse_number(text, 1e-9, 0.5, &o->far);
+        return ctl_parse_number(text, 1e-9, 0.5, &o->far);
     case ARG_MIN_FACE:
-        if (!parse_number(text, 12, 1e5, &v))
+        if (!ctl_parse_number(text, 12, 1e5, &v))
             return false;
         o->min_face = (float)v;
         return true;
     case ARG_MAX_SKIPPED:
-        if (!parse_number(text, 0, 1, &o->max_skipped))
+        if (!ctl_parse_number(text, 0, 1, &o->max_skipped))
             return false;
         if (o->max_skipped == 0)
             o->max_skipped = -1;
@@ -401,13 +355,13 @@ static int evaluate(const struct arguments *a, struct measurement *m)
 int ctl_evaluate(int argc, char **argv)
 {
     struct arguments a = {0};
-    struct screen screen = {.terminal = isatty(STDERR_FILENO)};
+    struct screen screen = {.progress = {isatty(STDERR_FILENO)}};
     struct measurement m[PLOT_MAX_SERIES] = {0};
     int rc = parse(argc, argv, &a);
 
     if (rc >= 0)
         return rc;
-    a.run.progress = show_progress;
+    a.run.progress = ctl_show_progress;
     a.run.skipped = show_skipped;
     a.run.user = &screen;
     rc = evaluate(&a, m);

@@ -1,7 +1,7 @@
 /* tools/facenetctl.c - the command line: talks to a daemon over HTTP
  * (ctl_client.c), makes and looks at model files (ctl_model.c), measures them
- * (ctl_evaluate.c), crops faces for training (ctl_align.c), trains
- * (ctl_train.c) and edits key files (ctl_keys.c). */
+ * (ctl_evaluate.c, ctl_calibrate.c), crops faces for training
+ * (ctl_align.c), trains (ctl_train.c) and edits key files (ctl_keys.c). */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,6 +25,8 @@ static const struct command {
     {"evaluate", ctl_evaluate, "measure a model by the LFW protocol"},
     {"align", ctl_align, "crop the faces of folders of photos"},
     {"train", ctl_train, "train or fine-tune a network on folders of photos"},
+    {"calibrate", ctl_calibrate,
+     "thresholds of a model for stated false-accept rates"},
     {"keys", ctl_keys, "add, list or remove API keys"},
     {NULL, NULL, NULL},
 };

@@ -19,7 +19,8 @@
 enum {
     MOST_FILE = 64 << 20,
     MOST_THREADS = 64,
-    MOST_PATH = 8192
+    MOST_PATH = 8192,
+    USUAL_BATCH = 16
 };
 
 struct done { /* one photo, read or not */
@@ -409,14 +410,7 @@ out:
 /* --- the whole
  * ------------------------------------------------------------------ */
 
-struct loaded { /* in the order that it is torn down */
-    struct detector *detector;
-    struct embedder *embedder;
-    struct model *parts[3], *model;
-    struct device *device;
-};
-
-static void unload(struct loaded *l)
+void measure_unload(struct measure_parts *l)
 {
     detector_free(l->detector);
     embedder_free(l->embedder);
@@ -427,8 +421,8 @@ static void unload(struct loaded *l)
         l->device->backend->device_close(l->device);
 }
 
-static int load(const struct measure_options *opt, struct loaded *l,
-                struct error *err)
+int measure_load(const struct measure_options *opt, struct measure_parts *l,
+                 struct error *err)
 {
     static const char *const names[3] = {
         "detector_pnet.onnx", "detector_rnet.onnx", "detector_onet.onnx"};
@@ -461,7 +455,9 @@ static int load(const struct measure_options *opt, struct loaded *l,
         detector_new(l->device, l->parts[0], l->parts[1], l->parts[2], err);
     if (!l->detector)
         return -1;
-    l->embedder = embedder_new(l->device, l->model, opt->batch, precision, err);
+    l->embedder =
+        embedder_new(l->device, l->model, opt->batch ? opt->batch : USUAL_BATCH,
+                     precision, err);
     return l->embedder ? 0 : -1;
 }
 
@@ -474,7 +470,7 @@ static int resolve(const struct measure_options *opt,
     if (out->n_threads == 0)
         out->n_threads = cores < 1 ? 1 : cores > 16 ? 16 : (int)cores;
     if (out->batch == 0)
-        out->batch = 16;
+        out->batch = USUAL_BATCH;
     if (out->far == 0)
         out->far = 1e-3;
     if (out->max_skipped == 0)
@@ -495,7 +491,7 @@ int measure_run(const struct measure_options *opt, struct measurement *out,
                 struct error *err)
 {
     struct measure_options o;
-    struct loaded l = {0};
+    struct measure_parts l = {0};
     struct pairs pairs = {0};
     float *rows = NULL;
     int64_t t0;
@@ -505,7 +501,7 @@ int measure_run(const struct measure_options *opt, struct measurement *out,
     memset(out, 0, sizeof(*out));
     if (resolve(opt, &o, err))
         return -1;
-    if (pairs_load(o.pairs, &pairs, err) || load(&o, &l, err))
+    if (pairs_load(o.pairs, &pairs, err) || measure_load(&o, &l, err))
         goto out;
     out->n_pairs = pairs.n_pairs;
     out->n_photos = pairs.n_photos;
@@ -535,7 +531,7 @@ int measure_run(const struct measure_options *opt, struct measurement *out,
         rc = figures(&o, &pairs, rows, dim, out, err);
 out:
     free(rows);
-    unload(&l);
+    measure_unload(&l);
     pairs_fini(&pairs);
     return rc;
 }

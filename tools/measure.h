@@ -60,4 +60,17 @@ int measure_run(const struct measure_options *opt, struct measurement *out,
 
 void measure_fini(struct measurement *m);
 
+/* The model and the detector beside it, on one thread of one device. */
+struct measure_parts {
+    struct detector *detector;
+    struct embedder *embedder;
+    struct model *parts[3], *model;
+    struct device *device;
+};
+/* Looks at model, detectors, batch and precision of the options. Fills *out,
+ * to be given to measure_unload in any case. */
+int measure_load(const struct measure_options *opt, struct measure_parts *out,
+                 struct error *err);
+void measure_unload(struct measure_parts *l);
+
 #endif

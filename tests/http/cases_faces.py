@@ -597,3 +597,38 @@ def _(ctx):
             "--photos", top, "--write", ok=False)
     assert p.returncode == 2 and "too few" in p.stderr, p.stderr
     assert json.loads(run(CTL, "model", "info", model, "--json").stdout) == after
+
+
+@case("facenetctl: calibrate finds thresholds, writes them, and keeps the id")
+def _(ctx):
+    top, persons = people(6)
+    folder, model = ctx.path("calibrate"), ctx.path("calibrated.onnx")
+    for pair in persons:
+        os.makedirs(os.path.join(folder, os.path.dirname(pair[0])))
+        for p in pair:
+            shutil.copy(os.path.join(top, p), os.path.join(folder, p))
+    shutil.copy(os.path.join(models(ctx), "embedder.onnx"), model)
+    before = json.loads(run(CTL, "model", "info", model, "--json").stdout)
+    usual = ["--model", model, "--detectors", models(ctx), "--photos", folder]
+    got = json.loads(run(CTL, "calibrate", *usual, "--far", "0.1,0.05", "--cropped", "no",
+                         "--write", "--json").stdout)
+    assert (got["faces"], got["people"], got["genuine"], got["impostor"]) == (12, 6, 6, 60), got
+    first, second = got["thresholds"]
+    assert first["accepted"] == 6 and second["accepted"] == 3
+    assert second["threshold"] < first["threshold"] < 4 and first["frr"] < 0.5
+    for row in got["thresholds"]:
+        assert row["far_low"] < row["far_measured"] < row["far_high"]
+        assert row["frr_low"] <= row["frr"] < row["frr_high"]
+    after = json.loads(run(CTL, "model", "info", model, "--json").stdout)
+    assert after["id"] == before["id"] == got["model"]
+    assert [t["far"] for t in after["contract"]["thresholds"]] == [0.1, 0.05]
+    assert [t["impostor_pairs"] if "impostor_pairs" in t else t["pairs"]
+            for t in after["contract"]["thresholds"]] == [60, 60]
+    text = run(CTL, "calibrate", *usual).stdout
+    assert "12 of 6 people" in text and "60 impostor" in text, text
+    for args, words in ((["--far", "1e-3"], "needs 3000 pairs"), (["--far", "0.1,"], "--far 0.1,"),
+                        (["--far", "2"], "between 0 and 1"),
+                        (["--cropped", "maybe"], "--cropped maybe"),
+                        (["--photos", os.path.join(folder, "none")], "none")):
+        p = run(CTL, "calibrate", *usual, *args, ok=False)
+        assert p.returncode == 2 and words in p.stderr, p.stderr

@@ -627,7 +627,7 @@ def _(ctx):
 @case("facenetctl: help of every command, errors with exit 2")
 def _(ctx):
     for command in ("verify", "enroll", "identify", "detect", "subjects", "faces", "galleries",
-                    "info", "model", "keys", "evaluate", "train"):
+                    "info", "model", "keys", "evaluate", "calibrate", "train"):
         assert "usage" in run(CTL, command, "--help").stdout, command
     for verb in ("import", "info", "new"):
         assert "usage" in run(CTL, "model", verb, "--help").stdout, verb
@@ -684,7 +684,7 @@ def _(ctx):
     told = set(re.findall(r"--[a-z][a-z-]*", page))
     helps = [["verify"], ["enroll"], ["identify"], ["detect"], ["subjects"], ["faces"],
              ["galleries"], ["info"], ["model", "import"], ["model", "info"], ["model", "new"],
-             ["keys"], ["evaluate"], ["align"], ["train"]]
+             ["keys"], ["evaluate"], ["calibrate"], ["align"], ["train"]]
     text = "".join(run(CTL, *h, "--help").stdout for h in helps)
     real = set(re.findall(r"--[a-z][a-z-]*", text)) - {"--file"}
     assert told - {"--help"} == real - {"--help"}, told ^ real
