@@ -58,28 +58,55 @@ bool align_similarity(const float src[5][2], const float dst[5][2],
 /* Bilinear sample at x, y; black outside. */
 static void sample(const struct image *img, float x, float y, uint8_t out[3])
 {
-    float fx = floorf(x), fy = floorf(y);
-    float rx = x - fx, ry = y - fy;
-    float sum[3] = {0, 0, 0};
+    size_t row = (size_t)img->w * 3;
+    float rx, ry, sum[3] = {0, 0, 0};
     int x0, y0;
 
     out[0] = out[1] = out[2] = 0;
-    if (!(fx >= -1 && fy >= -1 && fx < (float)img->w && fy < (float)img->h))
+    if (!(x >= -1 && y >= -1 && x < (float)img->w && y < (float)img->h))
         return;
-    x0 = (int)fx;
-    y0 = (int)fy;
+    /* floorf is a call where the processor's own is not assumed. */
+    x0 = (int)x - (x < (float)(int)x);
+    y0 = (int)y - (y < (float)(int)y);
+    rx = x - (float)x0;
+    ry = y - (float)y0;
+    if (x0 >= 0 && y0 >= 0 && x0 + 1 < img->w && y0 + 1 < img->h) {
+        const uint8_t *p = img->rgb + (size_t)y0 * row + (size_t)x0 * 3;
+        float w[4] = {(1 - rx) * (1 - ry), rx * (1 - ry), (1 - rx) * ry,
+                      rx * ry};
+        for (int c = 0; c < 3; c++, p++)
+            out[c] = (uint8_t)(w[0] * (float)p[0] + w[1] * (float)p[3] +
+                               w[2] * (float)p[row] + w[3] * (float)p[row + 3] +
+                               0.5f);
+        return;
+    }
     for (int k = 0; k < 4; k++) {
         int px = x0 + (k & 1), py = y0 + (k >> 1);
         float weight = (k & 1 ? rx : 1 - rx) * (k >> 1 ? ry : 1 - ry);
         const uint8_t *p;
         if (px < 0 || py < 0 || px >= img->w || py >= img->h)
             continue;
-        p = img->rgb + ((size_t)py * (size_t)img->w + (size_t)px) * 3;
+        p = img->rgb + (size_t)py * row + (size_t)px * 3;
         for (int c = 0; c < 3; c++)
             sum[c] += weight * (float)p[c];
     }
     for (int c = 0; c < 3; c++)
         out[c] = (uint8_t)(sum[c] + 0.5f);
+}
+
+void align_warp(const struct image *img, const struct align_map *m,
+                struct image *out)
+{
+    uint8_t *p = out->rgb;
+
+    for (int y = 0; y < out->h; y++) {
+        float v = (float)y - m->from_y;
+        for (int x = 0; x < out->w; x++, p += 3) {
+            float u = (float)x - m->from_x;
+            sample(img, m->xx * u + m->xy * v + m->to_x,
+                   m->yx * u + m->yy * v + m->to_y, p);
+        }
+    }
 }
 
 static bool touches(const struct image *img, const struct box *b)
@@ -93,9 +120,9 @@ static struct image *crop_arcface(const struct image *img,
                                   const struct face *face,
                                   const struct contract *c, struct error *err)
 {
-    float dst[5][2], m[2][3], det, inv[2][2];
+    float dst[5][2], m[2][3], det;
+    struct align_map back = {0};
     struct image *out;
-    uint8_t *p;
 
     for (int i = 0; i < 5; i++) {
         dst[i][0] = arcface_112[i][0] * (float)c->width / 112;
@@ -105,21 +132,14 @@ static struct image *crop_arcface(const struct image *img,
                           (const float(*)[2])dst, m))
         return error_null(err, ERR_BAD_BOX, "the face's points have no extent");
     det = m[0][0] * m[0][0] + m[1][0] * m[1][0];
-    inv[0][0] = m[0][0] / det;
-    inv[0][1] = m[1][0] / det;
-    inv[1][0] = -m[1][0] / det;
-    inv[1][1] = m[0][0] / det;
+    back.xx = back.yy = m[0][0] / det;
+    back.xy = m[1][0] / det;
+    back.yx = -m[1][0] / det;
+    back.from_x = m[0][2];
+    back.from_y = m[1][2];
     out = image_new(c->width, c->height, err);
-    if (!out)
-        return NULL;
-    p = out->rgb;
-    for (int y = 0; y < c->height; y++) {
-        for (int x = 0; x < c->width; x++, p += 3) {
-            float u = (float)x - m[0][2], v = (float)y - m[1][2];
-            sample(img, inv[0][0] * u + inv[0][1] * v,
-                   inv[1][0] * u + inv[1][1] * v, p);
-        }
-    }
+    if (out)
+        align_warp(img, &back, out);
     return out;
 }
 

@@ -25,6 +25,15 @@ void align_scale(const struct image *crop, const struct contract *c,
 bool align_similarity(const float src[5][2], const float dst[5][2],
                       float m[2][3]);
 
+struct align_map { /* of points: to + (xx xy; yx yy) (x - from_x, y - from_y) */
+    float xx, xy, yx, yy;
+    float from_x, from_y, to_x, to_y;
+};
+/* Fill out: its pixel x, y is img at the mapped point, bilinear, black
+ * outside. */
+void align_warp(const struct image *img, const struct align_map *m,
+                struct image *out);
+
 /* The model-independent crop that is kept for later models: the face with
  * wide margin (1.0 of the box on each side, clipped to the picture), shrunk
  * so that the longer side is at most 320. *inner: the face inside it. */

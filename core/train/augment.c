@@ -304,37 +304,22 @@ static struct augment_draw draw(const struct augment *a, uint64_t seed)
 /* --- where ------------------------------------------------------------------
  */
 
-/* Bilinear, black outside: out pixel x, y is img's at the point that lies
- * there when img is turned by the angle around px, py; out begins at x0, y0. */
+/* img turned by the angle around px, py, from x0, y0 on. */
 static void turn(const struct image *img, float angle, float px, float py,
                  int x0, int y0, struct image *out)
 {
     float co = cosf(angle), si = sinf(angle);
-    uint8_t *to = out->rgb;
+    /* Pixel centres lie at halves, as the pivot counts. */
+    const struct align_map m = {.xx = co,
+                                .xy = si,
+                                .yx = -si,
+                                .yy = co,
+                                .from_x = px - (float)x0 - 0.5f,
+                                .from_y = py - (float)y0 - 0.5f,
+                                .to_x = px - 0.5f,
+                                .to_y = py - 0.5f};
 
-    memset(to, 0, (size_t)out->w * (size_t)out->h * 3);
-    for (int y = 0; y < out->h; y++) {
-        for (int x = 0; x < out->w; x++, to += 3) {
-            /* Pixel centres lie at halves, as the pivot counts. */
-            float u = (float)(x + x0) + 0.5f - px;
-            float v = (float)(y + y0) + 0.5f - py;
-            float sx = px + co * u + si * v - 0.5f;
-            float sy = py - si * u + co * v - 0.5f;
-            int ix = (int)floorf(sx), iy = (int)floorf(sy);
-            float rx = sx - (float)ix, ry = sy - (float)iy;
-            const uint8_t *p;
-            size_t row = (size_t)img->w * 3;
-            if (ix < 0 || iy < 0 || ix + 1 >= img->w || iy + 1 >= img->h)
-                continue;
-            p = img->rgb + (size_t)iy * row + (size_t)ix * 3;
-            for (int k = 0; k < 3; k++) {
-                float top = (float)p[k] + rx * (float)(p[k + 3] - p[k]);
-                const uint8_t *q = p + row;
-                float low = (float)q[k] + rx * (float)(q[k + 3] - q[k]);
-                to[k] = (uint8_t)(top + ry * (low - top) + 0.5f);
-            }
-        }
-    }
+    align_warp(img, &m, out);
 }
 
 /* Five points as they would lie had the face been moved the other way: what
