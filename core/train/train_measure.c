@@ -313,7 +313,7 @@ static int measure_lfw(struct train *t, struct vectors *v,
 static int measure_set(struct train *t, struct embedder *e, const char *when,
                        bool lfw, struct train_result *out, struct error *err)
 {
-    const struct train_set *s = lfw ? &t->lfw : &t->held;
+    struct train_set *s = lfw ? &t->lfw : &t->held;
     struct vectors v = {.rows =
                             tensor_alloc((size_t)s->n * (size_t)t->dim + 1)};
     double began = train_now();
@@ -322,6 +322,7 @@ static int measure_set(struct train *t, struct embedder *e, const char *when,
     if (!v.rows)
         return error_set(err, ERR_NOMEM, "no memory for %d vectors", s->n);
     rc = embed_set(t, s, e, v.rows, err);
+    train_report_failures(t, s->loader, &s->n_told);
     if (!rc)
         rc = lfw ? measure_lfw(t, &v, out, err) : measure_held(t, &v, out, err);
     free(v.rows);

@@ -69,7 +69,7 @@ struct train_set { /* photos to measure on */
     struct loader *loader;
     struct pairs pairs; /* lfw */
     int *photos;        /* [n] chosen of data */
-    int n;
+    int n, n_told;      /* n_told: failures that have been warned of */
 };
 
 struct train {
@@ -100,6 +100,7 @@ struct train {
     struct dataset data;
     struct augment augment;
     struct loader *loader;
+    int n_told;
     struct train_set held, lfw;
     int *order; /* distillation: photos in this pass's order */
     int64_t order_pass;
@@ -202,6 +203,9 @@ void train_report_phase(const struct train *t, const char *text);
 void train_report_warn(const struct train *t, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 void train_report_step(struct train *t);
+/* Warn of photos that failed since the last time; the first few by name. */
+void train_report_failures(const struct train *t, struct loader *l,
+                           int *n_told);
 void train_report_figures(struct train *t, const char *when, const char *set,
                           const struct train_figures *f, double took_s);
 void train_report_scalar(struct train *t, const char *tag, double value);

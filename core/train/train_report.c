@@ -226,6 +226,23 @@ void train_report_warn(const struct train *t, const char *fmt, ...)
                 .kind = TRAIN_WARNING, .text = text, .step = t->at.step});
 }
 
+void train_report_failures(const struct train *t, struct loader *l, int *n_told)
+{
+    enum {
+        MOST_NAMED = 10
+    };
+    int n = loader_failures(l);
+
+    for (; *n_told < n; ++*n_told) {
+        const char *why = "", *path = loader_failure(l, *n_told, &why);
+
+        if (*n_told < MOST_NAMED)
+            train_report_warn(t, "%s: %s", path, why ? why : "it failed");
+        else if (*n_told == MOST_NAMED)
+            train_report_warn(t, "more photos fail, which are not named");
+    }
+}
+
 /* A full disk costs the curves, not the run; it is said once. */
 void train_report_scalar(struct train *t, const char *tag, double value)
 {
@@ -271,6 +288,7 @@ void train_report_step(struct train *t)
                             .left_s = time_left(t),
                             .n_triplets = (int)t->at.round_triplets};
 
+    train_report_failures(t, t->loader, &t->n_told);
     train_report_scalar(t, "loss", t->loss);
     train_report_scalar(t, "learning_rate", t->rate);
     train_report_scalar(t, "gradient_norm", t->gradient_norm);
