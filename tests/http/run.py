@@ -27,6 +27,7 @@ import cases_jobs  # noqa: E402
 import cases_models  # noqa: E402
 import cases_plain  # noqa: E402
 import cases_service  # noqa: E402
+import cases_train  # noqa: E402
 from client import BUILD, CTL, DAEMON, PHOTO, Daemon, Skip, expect  # noqa: E402
 
 
@@ -90,7 +91,8 @@ def collect():
                 for row in json.load(f):
                     cases.append((file[:-5] + ": " + row["name"],
                                   lambda ctx, row=row: scenario(ctx, row)))
-    for module in (cases_plain, cases_models, cases_jobs, cases_service, cases_faces):
+    for module in (cases_plain, cases_models, cases_jobs, cases_train, cases_service,
+                   cases_faces):
         prefix = module.__name__[len("cases_"):]
         for name, fn in module.CASES:
             cases.append((prefix + ": " + name, fn))
