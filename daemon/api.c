@@ -6,18 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/face/distance.h"
-
-double api_threshold(const struct job *job)
-{
-    const struct config *config = atomic_load(&job->server->config);
-    double stated;
-
-    if (config->threshold > 0)
-        return config->threshold;
-    return model_threshold(job->serving->model, 1e-3, &stated);
-}
-
 json_t *api_model_json(const struct job *job)
 {
     const struct model *m = job->serving->model;

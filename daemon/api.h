@@ -5,6 +5,7 @@
 #ifndef DAEMON_API_H
 #define DAEMON_API_H
 
+#include "daemon/form.h"
 #include "daemon/route.h"
 
 int api_verify_prepare(struct job *job, struct error *err);
@@ -33,6 +34,8 @@ int api_jobs_list(struct job *job, struct error *err);
 int api_jobs_get(struct job *job, struct error *err);
 int api_jobs_remove(struct job *job, struct error *err);
 int api_jobs_resume(struct job *job, struct error *err);
+int api_calibrate(struct job *job, struct error *err);
+int api_calibrate_remove(struct job *job, struct error *err);
 int api_models(struct job *job, struct error *err);
 int api_admin_models(struct job *job, struct error *err);
 int api_admin_models_add(struct job *job, struct error *err);
@@ -42,9 +45,17 @@ int api_readyz(struct job *job, struct error *err);
 int api_metrics(struct job *job, struct error *err);
 int api_openapi(struct job *job, struct error *err);
 
-/* The threshold when a request names none: the setting, else the model's at
- * FAR 1e-3, else 1.1. */
-double api_threshold(const struct job *job);
+struct api_limit {
+    double threshold;
+    double far; /* expected false-accept rate: what is stated of this threshold
+                   or the next one up that was measured; NaN: nothing is */
+};
+/* The threshold that decides: of the form's field threshold or far (f NULL: no
+ * form); else of the setting threshold or far; else the model's at FAR 1e-3,
+ * else 1.1. ERR_BAD_FIELD, ERR_CONFIG: the model has none for that rate. */
+int api_limit(const struct job *job, const struct form *f,
+              struct api_limit *out, struct error *err);
+json_t *api_far_json(double far); /* null for NaN */
 /* {id,name,embedding_size} of the model that serves. NULL: no memory. */
 json_t *api_model_json(const struct job *job);
 /* Adds a contract's fields to o. -1: no memory. */

@@ -166,9 +166,13 @@ static int warn(struct job *job, const struct enroll *e, int i, json_t *face,
 {
     const char *subject = form_text(&e->form, "subject");
     struct gallery_hit hits[2];
+    struct api_limit limit;
     struct error why;
-    int n = api_search(job, form_gallery(&e->form, job), job_embedding(job, i),
-                       api_threshold(job), 2, hits, &why);
+    int n = 0;
+
+    if (api_limit(job, NULL, &limit, &why) == 0)
+        n = api_search(job, form_gallery(&e->form, job), job_embedding(job, i),
+                       limit.threshold, 2, hits, &why);
 
     for (int k = 0; k < n; k++) {
         json_t *row;

@@ -7,9 +7,10 @@
 #include "daemon/form.h"
 
 static const struct form_field fields[] = {
-    {"image", FORM_IMAGE, NULL},           {"limit", FORM_LIMIT, NULL},
-    {"threshold", FORM_DISTANCE, NULL},    {"gallery", FORM_ID, NULL},
-    {"faces", FORM_CHOICE, "largest|all"}, {NULL, FORM_IMAGE, NULL},
+    {"image", FORM_IMAGE, NULL},        {"limit", FORM_LIMIT, NULL},
+    {"threshold", FORM_DISTANCE, NULL}, {"gallery", FORM_ID, NULL},
+    {"far", FORM_RATE, NULL},           {"faces", FORM_CHOICE, "largest|all"},
+    {NULL, FORM_IMAGE, NULL},
 };
 
 enum {
@@ -19,6 +20,7 @@ enum {
 struct identify {
     struct form form;
     struct form_photo look;
+    struct api_limit limit;
 };
 
 static void identify_free(void *state)
@@ -40,7 +42,8 @@ int api_identify_prepare(struct job *job, struct error *err)
     job->state = q;
     job->state_free = identify_free;
     if (form_read(job, fields, &q->form, err) != 0 ||
-        form_need(&q->form, "image", err) != 0)
+        form_need(&q->form, "image", err) != 0 ||
+        api_limit(job, &q->form, &q->limit, err) != 0)
         return -1;
     choice = api_choice(form_text(&q->form, "faces"), FACE_LARGEST);
     q->look.image = form_image(&q->form, "image");
@@ -70,8 +73,8 @@ static json_t *candidates_json(const struct gallery_hit *hits, int n)
 }
 
 /* One row for each chosen face. NULL with err. */
-static json_t *faces_json(struct job *job, const char *gallery,
-                          double threshold, int limit, struct error *err)
+static json_t *faces_json(struct job *job, const char *gallery, int limit,
+                          struct error *err)
 {
     const struct identify *q = job->state;
     struct gallery_hit *hits = calloc((size_t)limit, sizeof(*hits));
@@ -80,8 +83,8 @@ static json_t *faces_json(struct job *job, const char *gallery,
     error_set(err, ERR_NOMEM, "no memory for the answer");
     for (int i = 0; hits && list && i < q->look.photo.n_chips; i++) {
         json_t *row = api_face_json(&q->look.photo.chips[i].face);
-        int n = api_search(job, gallery, job_embedding(job, i), threshold,
-                           limit, hits, err);
+        int n = api_search(job, gallery, job_embedding(job, i),
+                           q->limit.threshold, limit, hits, err);
         int rc = n < 0 ? -1
                        : json_object_set_new(row, "candidates",
                                              candidates_json(hits, n));
@@ -106,7 +109,6 @@ int api_identify_finish(struct job *job, struct error *err)
 {
     const struct identify *q = job->state;
     const char *gallery = form_gallery(&q->form, job);
-    double threshold = form_number(&q->form, "threshold", api_threshold(job));
     const struct config *config = atomic_load(&job->server->config);
     double usual = config->search_limit_max < DEFAULT_LIMIT
                        ? (double)config->search_limit_max
@@ -120,13 +122,14 @@ int api_identify_finish(struct job *job, struct error *err)
         store_gallery_get(job->server->store, gallery, &found, err) != 0 &&
         err->code == ERR_NO_GALLERY)
         return -1;
-    faces = faces_json(job, gallery, threshold, limit, err);
+    faces = faces_json(job, gallery, limit, err);
     if (!faces)
         return -1;
     job_answer(job, 200,
-               json_pack("{s:o, s:s, s:o, s:s, s:o, s:i, s:i, s:i, s:o}",
+               json_pack("{s:o, s:s, s:o, s:o, s:s, s:o, s:i, s:i, s:i, s:o}",
                          "faces", faces, "gallery", gallery, "threshold",
-                         api_real(threshold, 6), "metric", "l2_squared",
+                         api_real(q->limit.threshold, 6), "far",
+                         api_far_json(q->limit.far), "metric", "l2_squared",
                          "model", api_model_json(job), "faces_found",
                          q->look.photo.n_faces, "width", q->look.photo.width,
                          "height", q->look.photo.height, "timings_ms",

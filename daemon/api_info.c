@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/thresholds.h"
 #include "store/gallery.h"
 
 enum {
@@ -70,12 +71,12 @@ static json_t *limits_json(const struct config *c)
     return o;
 }
 
-static json_t *thresholds_json(const struct contract *c)
+static json_t *thresholds_json(const struct model_threshold *rows, int n)
 {
     json_t *list = json_array();
 
-    for (int i = 0; list && i < c->n_thresholds; i++) {
-        const struct model_threshold *t = &c->thresholds[i];
+    for (int i = 0; list && i < n; i++) {
+        const struct model_threshold *t = &rows[i];
         json_t *row = json_pack("{s:f, s:o, s:I, s:I}", "far", t->far,
                                 "threshold", api_real(t->threshold, 6), "pairs",
                                 (json_int_t)t->n_impostor, "accepted",
@@ -109,7 +110,7 @@ int api_add_contract(json_t *o, const struct contract *c)
         c->bgr ? "bgr" : "rgb", "width", c->width, "height", c->height,
         "embedding_size", c->dim, "licence", c->licence, "source", c->source,
         "parent", c->parent, "compatible", c->compatible, "thresholds",
-        thresholds_json(c));
+        thresholds_json(c->thresholds, c->n_thresholds));
     int rc = more ? json_object_update(o, more) : -1;
 
     json_decref(more);
@@ -119,11 +120,23 @@ int api_add_contract(json_t *o, const struct contract *c)
 static json_t *model_json(const struct job *job)
 {
     const struct model *m = job->serving->model;
+    struct model_threshold rows[MODEL_MAX_THRESHOLDS];
+    bool own;
+    int n = thresholds_of(job->server->thresholds, m, rows, &own);
+    struct api_limit limit;
+    bool decided = api_limit(job, NULL, &limit, NULL) == 0;
     json_t *o = json_pack("{s:s, s:s}", "id", m->id, "name", m->name);
 
-    if (o && (api_add_contract(o, &m->contract) < 0 ||
-              json_object_set_new(o, "threshold_in_use",
-                                  api_real(api_threshold(job), 6)) < 0)) {
+    if (o &&
+        (api_add_contract(o, &m->contract) < 0 ||
+         json_object_set_new(o, "thresholds", thresholds_json(rows, n)) < 0 ||
+         json_object_set_new(o, "calibrated", json_boolean(own)) < 0 ||
+         json_object_set_new(o, "threshold_in_use",
+                             decided ? api_real(limit.threshold, 6)
+                                     : json_null()) < 0 ||
+         json_object_set_new(o, "far_in_use",
+                             decided ? api_far_json(limit.far) : json_null()) <
+             0)) {
         json_decref(o);
         return NULL;
     }

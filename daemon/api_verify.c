@@ -8,13 +8,10 @@
 #include "daemon/form.h"
 
 static const struct form_field fields[] = {
-    {"image1", FORM_IMAGE, NULL},
-    {"image2", FORM_IMAGE, NULL},
-    {"image", FORM_IMAGE, NULL},
-    {"subject", FORM_ID, NULL},
-    {"gallery", FORM_ID, NULL},
-    {"threshold", FORM_DISTANCE, NULL},
-    {"faces", FORM_CHOICE, "largest|single"},
+    {"image1", FORM_IMAGE, NULL}, {"image2", FORM_IMAGE, NULL},
+    {"image", FORM_IMAGE, NULL},  {"subject", FORM_ID, NULL},
+    {"gallery", FORM_ID, NULL},   {"threshold", FORM_DISTANCE, NULL},
+    {"far", FORM_RATE, NULL},     {"faces", FORM_CHOICE, "largest|single"},
     {NULL, FORM_IMAGE, NULL},
 };
 
@@ -22,6 +19,7 @@ struct verify {
     struct form form;
     const char *names[2]; /* "image1", "image2"; or "image", "subject" */
     int n;
+    struct api_limit limit;
     struct form_photo photos[2];
 };
 
@@ -71,7 +69,8 @@ int api_verify_prepare(struct job *job, struct error *err)
         return error_set(err, ERR_NOMEM, "no memory for the request");
     job->state = v;
     job->state_free = verify_free;
-    if (form_read(job, fields, &v->form, err) != 0 || check(v, err) != 0)
+    if (form_read(job, fields, &v->form, err) != 0 || check(v, err) != 0 ||
+        api_limit(job, &v->form, &v->limit, err) != 0)
         return -1;
     choice = api_choice(form_text(&v->form, "faces"), FACE_LARGEST);
     for (int i = 0; i < v->n; i++)
@@ -84,8 +83,7 @@ int api_verify_prepare(struct job *job, struct error *err)
     return 0;
 }
 
-static json_t *answer(struct job *job, const struct verify *v, double distance,
-                      double threshold)
+static json_t *answer(struct job *job, const struct verify *v, double distance)
 {
     json_t *faces = json_object();
 
@@ -96,11 +94,13 @@ static json_t *answer(struct job *job, const struct verify *v, double distance,
             return NULL;
         }
     }
-    return json_pack("{s:b, s:o, s:o, s:s, s:o, s:o, s:o}", "match",
-                     distance <= threshold, "distance", api_real(distance, 6),
-                     "threshold", api_real(threshold, 6), "metric",
-                     "l2_squared", "model", api_model_json(job), "faces", faces,
-                     "timings_ms", api_timings_json(job));
+    return json_pack("{s:b, s:o, s:o, s:o, s:s, s:o, s:o, s:o}", "match",
+                     distance <= v->limit.threshold, "distance",
+                     api_real(distance, 6), "threshold",
+                     api_real(v->limit.threshold, 6), "far",
+                     api_far_json(v->limit.far), "metric", "l2_squared",
+                     "model", api_model_json(job), "faces", faces, "timings_ms",
+                     api_timings_json(job));
 }
 
 /* The nearest of the subject's examples; *examples: how many there are, -1
@@ -134,8 +134,7 @@ static int nearest(struct job *job, const char *gallery, const char *subject,
     return -1;
 }
 
-static int finish_subject(struct job *job, struct verify *v, double threshold,
-                          struct error *err)
+static int finish_subject(struct job *job, struct verify *v, struct error *err)
 {
     const char *subject = form_text(&v->form, "subject");
     const char *gallery = form_gallery(&v->form, job);
@@ -145,7 +144,7 @@ static int finish_subject(struct job *job, struct verify *v, double threshold,
 
     if (nearest(job, gallery, subject, &hit, &examples, err) != 0)
         return -1;
-    body = answer(job, v, (double)hit.distance, threshold);
+    body = answer(job, v, (double)hit.distance);
     if (body &&
         (json_object_set_new(body, "subject", json_string(subject)) ||
          json_object_set_new(body, "gallery", json_string(gallery)) ||
@@ -162,13 +161,12 @@ static int finish_subject(struct job *job, struct verify *v, double threshold,
 int api_verify_finish(struct job *job, struct error *err)
 {
     struct verify *v = job->state;
-    double threshold = form_number(&v->form, "threshold", api_threshold(job));
     double distance;
 
     if (v->n == 1)
-        return finish_subject(job, v, threshold, err);
+        return finish_subject(job, v, err);
     distance = (double)distance_l2(job_embedding(job, 0), job_embedding(job, 1),
                                    (size_t)job->serving->model->contract.dim);
-    job_answer(job, 200, answer(job, v, distance, threshold));
+    job_answer(job, 200, answer(job, v, distance));
     return 0;
 }

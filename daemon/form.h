@@ -25,6 +25,7 @@ enum form_type {
     FORM_ID,       /* as store_id_valid */
     FORM_NAME,     /* UTF-8 of up to STORE_NAME_MAX bytes, no control bytes */
     FORM_DISTANCE, /* 0..4 */
+    FORM_RATE,     /* between 0 and 1, neither of them */
     FORM_LIMIT,    /* 1..search-limit-max */
     FORM_CHOICE,   /* one of words */
     FORM_OBJECT    /* JSON object of up to STORE_METADATA_MAX bytes */

@@ -104,6 +104,11 @@ static int put_number(struct form *f, int i, double value, const char *said,
     bool whole = f->fields[i].type == FORM_LIMIT;
     char buf[FORM_SHOWN_MAX + 4];
 
+    if (f->fields[i].type == FORM_RATE && !(value > 0 && value < 1))
+        return error_set(err, ERR_BAD_FIELD,
+                         "field '%s' is a rate above 0 and below 1, as 1e-3, "
+                         "not '%s'",
+                         f->fields[i].name, form_shown(said, buf));
     if (!isfinite(value) || value < (whole ? 1 : 0) || value > max ||
         (whole && value != floor(value)))
         return error_set(err, ERR_BAD_FIELD,
@@ -214,6 +219,7 @@ int form_put_text(struct job *job, struct form *f, int i, const char *text,
     case FORM_CHOICE:
         return put_choice(f, i, text, err);
     case FORM_DISTANCE:
+    case FORM_RATE:
     case FORM_LIMIT:
         return put_number(f, i, parse_number(text), text,
                           number_max(job, field->type), err);
@@ -240,6 +246,7 @@ int form_put_json(struct job *job, struct form *f, int i, const json_t *value,
 
     switch (field->type) {
     case FORM_DISTANCE:
+    case FORM_RATE:
     case FORM_LIMIT:
         if (!json_is_number(value))
             return error_set(err, ERR_BAD_FIELD, "field '%s' is a number",

@@ -76,7 +76,8 @@ static int open_store(struct server *s, const struct config *c,
     if (!s->store)
         return -1;
     models_sweep(s->models); /* the data directory is ours */
-    return 0;
+    s->thresholds = thresholds_open(c->data_dir, err);
+    return s->thresholds ? 0 : -1;
 }
 
 static int tell_gallery(struct server *s, struct serving *sv, struct error *err)
@@ -125,7 +126,9 @@ static int start_serving(struct server *s, const struct config *c,
     if (!sv)
         return -1;
     servings_set(s->servings, SERVING_ACTIVE, sv);
-    rc = tell_gallery(s, sv, err);
+    rc = server_check_far(s, c, err);
+    if (rc == 0)
+        rc = tell_gallery(s, sv, err);
     serving_put(sv);
     return rc;
 }
@@ -337,6 +340,7 @@ void server_stop(struct server *s)
     store_close(s->store); /* its thread tells the galleries until then */
     servings_free(s->servings);
     models_close(s->models);
+    thresholds_close(s->thresholds);
     detector_free(s->detector);
     model_free(s->onet);
     model_free(s->rnet);
@@ -374,7 +378,7 @@ int server_reload(struct server *s, struct config *take_config,
     /* What needs a restart stays as it is until then. */
     if (config_keep_restart(c, old, err) != 0)
         goto fail;
-    if (server_check(c, err) != 0 ||
+    if (server_check(c, err) != 0 || server_check_far(s, c, err) != 0 ||
         server_load_keys(c, s->on_loopback, &keys, err) != 0)
         goto fail;
     if (*old->tls_cert && http_reload_tls(s->http, err) != 0)

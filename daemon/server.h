@@ -18,6 +18,7 @@
 #include "daemon/queue.h"
 #include "daemon/serving.h"
 #include "daemon/stats.h"
+#include "daemon/thresholds.h"
 #include "daemon/work.h"
 #include "store/store.h"
 
@@ -32,7 +33,9 @@ struct server {
     struct detector *detector;
     struct face_options photo; /* limits of photos, detector settings */
     struct store *store;
-    struct models *models;     /* files of embedders */
+    struct models *models;         /* files of embedders */
+    struct thresholds *thresholds; /* measured on its own faces */
+    atomic_bool calibrating;       /* one at a time */
     struct servings *servings; /* the embedder, its queue and gallery: a job's
                                   own are in job->serving */
     struct jobs *training;     /* fine-tuning in the background */

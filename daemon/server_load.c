@@ -78,10 +78,33 @@ int server_check(const struct config *c, struct error *err)
                          "default-gallery '%.80s' is not an id: 1 to %d "
                          "letters, digits, '.', '_' or '-'",
                          c->default_gallery, STORE_ID_MAX);
+    if (c->far > 0 && c->threshold > 0)
+        return error_set(err, ERR_CONFIG,
+                         "threshold and far cannot both be set: a threshold "
+                         "has its own rate");
     if (!*c->tls_cert != !*c->tls_key)
         return error_set(err, ERR_CONFIG,
                          "tls-cert and tls-key go together: one is missing");
     return 0;
+}
+
+/* A rate that the model has no threshold for would fail every request. */
+int server_check_far(struct server *s, const struct config *c,
+                     struct error *err)
+{
+    struct serving *sv = servings_get(s->servings, SERVING_ACTIVE);
+    struct model_threshold rows[MODEL_MAX_THRESHOLDS];
+    int n = thresholds_of(s->thresholds, sv->model, rows, NULL);
+    bool good = c->far <= 0 || model_threshold(rows, n, c->far);
+
+    serving_put(sv);
+    if (good)
+        return 0;
+    return error_set(err, ERR_CONFIG,
+                     "setting far = %g: the model has no threshold for that "
+                     "false-accept rate or less: 'facenetctl calibrate' "
+                     "measures them",
+                     c->far);
 }
 
 int server_load_keys(const struct config *c, bool on_loopback,

@@ -6,6 +6,9 @@
 
 /* What one key's range cannot say. ERR_CONFIG. */
 int server_check(const struct config *c, struct error *err);
+/* Has the model in use a threshold for the setting far? ERR_CONFIG. */
+int server_check_far(struct server *s, const struct config *c,
+                     struct error *err);
 /* The key of kept crops: 64 hex digits in a file of our own. ERR_CONFIG. */
 int server_load_crop_key(const char *path, uint8_t *key, struct error *err);
 /* *out: the keys, or NULL where none are set up; ERR_CONFIG when they are

@@ -6,6 +6,7 @@
 #ifndef STORE_GALLERY_H
 #define STORE_GALLERY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -65,6 +66,15 @@ int gallery_search(struct gallery *g, const char *gallery, const float *query,
 int gallery_subject(struct gallery *g, const char *gallery, const char *subject,
                     const float *query, struct gallery_hit *hit,
                     struct error *err);
+
+/* Every face of a gallery as it is now, in no order; what is changed meanwhile
+ * is not seen. The pointers hold during the call; fn returns false to stop.
+ * Returns how many were shown, or -1 (ERR_NOMEM as gallery_search). An unknown
+ * gallery gives 0. */
+typedef bool (*gallery_face_fn)(void *ctx, int64_t face, const char *subject,
+                                const float *embedding);
+int64_t gallery_each(struct gallery *g, const char *gallery, gallery_face_fn fn,
+                     void *ctx, struct error *err);
 
 struct gallery_size {
     int64_t n_galleries, n_subjects, n_faces, bytes;

@@ -226,6 +226,37 @@ int gallery_subject(struct gallery *g, const char *gallery, const char *subject,
     return 0;
 }
 
+int64_t gallery_each(struct gallery *g, const char *gallery, gallery_face_fn fn,
+                     void *ctx, struct error *err)
+{
+    struct snapshot *snap = NULL;
+    bool broken, more = true;
+    struct room *r;
+    int64_t n = 0;
+
+    pthread_mutex_lock(&g->lock);
+    broken = g->broken;
+    r = gallery_room_find(g, gallery);
+    if (r && !broken) {
+        snap = r->snap;
+        atomic_fetch_add_explicit(&snap->refs, 1, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&g->lock);
+    for (int i = 0; snap && more && i < snap->n_spans; i++) {
+        const struct span *sp = &snap->spans[i];
+        const struct chunk *c = sp->chunk;
+        for (int k = 0; more && k < sp->n; k++) {
+            if (gallery_is_dead(sp, k))
+                continue;
+            more = fn(ctx, c->faces[k], c->people[k]->entry.id,
+                      c->rows + (size_t)k * (size_t)g->dim);
+            n++;
+        }
+    }
+    gallery_snapshot_drop(snap);
+    return broken ? is_broken(err) : n;
+}
+
 /* --- following a store ---------------------------------------------- */
 static void refuse(struct gallery *g)
 {

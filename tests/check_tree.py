@@ -27,7 +27,7 @@ ALLOWED = {
 HOMES = {
     r"microhttpd\.h": r"daemon/http\w*\.[ch]",
     r"sqlite3\.h": r"store/store\w*\.[ch]",
-    r"jansson\.h": r"(daemon/(api|form|job|route)\w*|tools/\w+)\.[ch]",
+    r"jansson\.h": r"(daemon/(api|form|job|route|thresholds)\w*|tools/\w+)\.[ch]",
     r"(jpeglib|png|webp/\w+)\.h": r"core/face/image\w*\.[ch]",
     r"onnx\.pb-c\.h": r"core/engine/onnx\w*\.[ch]",
     r"oneapi/dnnl/.*": r"core/engine/onednn\w*\.[ch]",

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "core/base/crypto.h"
-#include "core/face/distance.h"
 #include "core/face/model_priv.h"
 
 enum {
@@ -246,19 +245,15 @@ void model_free(struct model *m)
     free(m);
 }
 
-double model_threshold(const struct model *m, double far, double *stated)
+const struct model_threshold *model_threshold(const struct model_threshold *t,
+                                              int n, double far)
 {
     const struct model_threshold *best = NULL;
 
-    /* the asked rate or the next stricter one that was measured */
-    for (int i = 0; i < m->contract.n_thresholds; i++) {
-        const struct model_threshold *t = &m->contract.thresholds[i];
-        if (t->far <= far * (1 + 1e-9) && (!best || t->far > best->far))
-            best = t;
-    }
-    if (stated)
-        *stated = best ? best->far : 0;
-    return best ? best->threshold : (double)DISTANCE_DEFAULT_THRESHOLD;
+    for (int i = 0; i < n; i++)
+        if (t[i].far <= far * (1 + 1e-9) && (!best || t[i].far > best->far))
+            best = &t[i];
+    return best;
 }
 
 /* --- saving

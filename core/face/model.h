@@ -82,10 +82,10 @@ struct model *model_load(const char *path, struct device *dev, bool *bf16_ok,
                          struct error *err);
 void model_free(struct model *m);
 
-/* The threshold measured for this false-accept rate or the next stricter one;
- * DISTANCE_DEFAULT_THRESHOLD where the model has none. *stated (may be NULL)
- * gets the rate that it was measured for, 0 if none. */
-double model_threshold(const struct model *m, double far, double *stated);
+/* Of n thresholds the one for this false-accept rate or the next stricter one
+ * that was measured; NULL where there is none. */
+const struct model_threshold *model_threshold(const struct model_threshold *t,
+                                              int n, double far);
 
 /* Write graph and contract (golden pair computed on dev, input size taken from
  * the graph) as an ONNX file. What model_load would refuse is not written.

@@ -13,7 +13,7 @@ import time
 import zlib
 from xml.etree import ElementTree
 
-from client import (CTL, DATA, PATIENCE, PHOTO, Daemon, Skip, expect, read, run)
+from client import (CTL, DAEMON, DATA, PATIENCE, PHOTO, Daemon, Skip, expect, read, run)
 
 CASES = []
 
@@ -632,3 +632,94 @@ def _(ctx):
                         (["--photos", os.path.join(folder, "none")], "none")):
         p = run(CTL, "calibrate", *usual, *args, ok=False)
         assert p.returncode == 2 and words in p.stderr, p.stderr
+
+
+@case("thresholds for a rate: of the model, measured on a gallery, kept, taken back")
+def _(ctx):
+    top, persons = people(6)
+    d = Daemon(models(ctx))
+    try:
+        for i, pair in enumerate(persons):
+            for p in pair:
+                expect(d.post("/enroll", [("subject", "p%d" % i), ("gallery", "cal"),
+                                          ("faces", "largest"), ("image", read(os.path.join(top, p)))]), 201)
+        two = [("image1", read(os.path.join(top, persons[0][0]))),
+               ("image2", read(os.path.join(top, persons[1][0])))]
+        # the model's one threshold: 1.45 at 1e-3
+        expect(d.post("/verify", two), 200, threshold=1.45, far=0.001, match=False)
+        expect(d.post("/verify", two + [("far", "0.02")]), 200, threshold=1.45, far=0.001)
+        a = d.post("/verify", two + [("far", "1e-4")])
+        expect(a, 400, "bad_field")
+        assert "0.0001" in a.json["detail"] and "its rates: 0.001" in a.json["detail"], repr(a)
+        expect(d.post("/verify", two + [("threshold", "1.2")]), 200, threshold=1.2, far=0.001)
+        expect(d.post("/verify", two + [("threshold", "1.46")]), 200, far=None)
+        # of the gallery
+        a = d.post("/admin/calibrate", {"gallery": "cal", "far": [0.001]})
+        expect(a, 400, "bad_field")
+        assert "3000 pairs" in a.json["detail"] and "60 of 6 people" in a.json["detail"], repr(a)
+        a = d.post("/admin/calibrate", {"gallery": "cal"})
+        expect(a, 200, faces=12, faces_in_gallery=12, people=6, people_paired=6, genuine=6,
+               impostor=60, applied=False)
+        assert [t["far"] for t in a.json["thresholds"]] == [0.1]
+        expect(d.post("/verify", two), 200, threshold=1.45)
+        assert d.get("/info").json["model"]["calibrated"] is False
+        a = d.post("/admin/calibrate", {"gallery": "cal", "far": [0.05, 0.1], "apply": True})
+        strict, lax = expect(a, 200, applied=True).json["thresholds"]
+        assert strict["accepted"] == 3 and lax["accepted"] == 6, repr(a)
+        assert strict["threshold"] < lax["threshold"]
+        def in_force(d):
+            info = d.get("/info").json["model"]
+            assert info["calibrated"] and [t["far"] for t in info["thresholds"]] == [0.05, 0.1, 0.001]
+            assert info["threshold_in_use"] == 1.45 and info["far_in_use"] == 0.001, info
+            for far, row in (("0.1", lax), ("0.07", strict), ("0.05", strict)):
+                expect(d.post("/verify", two + [("far", far)]), 200, far=row["far"],
+                       threshold=row["threshold"])
+                expect(d.post("/identify", {"image": base64.b64encode(two[0][1]).decode(), "far": float(far),
+                                            "gallery": "cal"}), 200, far=row["far"],
+                       threshold=row["threshold"])
+                # the printed threshold is the same threshold
+                expect(d.post("/verify", two + [("threshold", str(row["threshold"]))]), 200,
+                       far=row["far"])
+            expect(d.post("/verify", two + [("far", "0.01")]), 200, threshold=1.45, far=0.001)
+            expect(d.post("/verify", two + [("far", "0.0001")]), 400, "bad_field")
+        in_force(d)
+        # every pair that is taken for one person at 0.05 is one of the three
+        hits = 0
+        for i, pair in enumerate(persons):
+            for p in pair:
+                a = expect(d.post("/identify", [("image", read(os.path.join(top, p))),
+                                                ("gallery", "cal"), ("far", "0.05")]), 200)
+                hits += sum(c["subject"] != "p%d" % i for c in a.json["faces"][0]["candidates"])
+        assert 1 <= hits <= 2 * strict["accepted"], hits
+        d.kill()
+        d = Daemon(models(ctx), "--far", "0.1", data=d.data)
+        info = d.get("/info").json["model"]
+        assert info["threshold_in_use"] == lax["threshold"] and info["far_in_use"] == 0.1, info
+        expect(d.post("/verify", two), 200, threshold=lax["threshold"], far=0.1)
+        d.stop()
+        d = Daemon(models(ctx), data=d.data)
+        in_force(d)
+        expect(d.request("DELETE", "/admin/calibrate"), 200, removed=True)
+        expect(d.post("/verify", two), 200, threshold=1.45, far=0.001)
+        expect(d.request("DELETE", "/admin/calibrate"), 200, removed=False)
+        data = d.data
+        d.stop()
+        # settings that cannot be met, and a damaged file
+        path = os.path.join(data, "thresholds.json")
+        for args, text, words in (
+                (["--far", "1e-4"], None, "far = 0.0001"),
+                (["--far", "0.1", "--threshold", "1"], None, "cannot both be set"),
+                ([], "{", "thresholds.json"),
+                ([], '{"models": {"abc": []}}', "abc"),
+                ([], '{"models": {"%s": [{"far": 2, "threshold": 1, "pairs": 9, "accepted": 1}]}}'
+                 % ("0" * 64), "000000000000")):
+            if text:
+                with open(path, "w", encoding="utf-8") as f:
+                    f.write(text)
+            p = run(DAEMON, "--listen", "127.0.0.1:0", "--data-dir", data, "--models",
+                    models(ctx), *args, ok=False)
+            assert p.returncode > 0 and words in p.stderr, p.stderr
+        shutil.rmtree(data)
+    finally:
+        if d.process.poll() is None:
+            d.kill()

@@ -604,6 +604,58 @@ static void test_follows_store(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* --- every face ------------------------------------------------------ */
+struct seen {
+    int n, stop_at;
+    int64_t sum;
+};
+
+static bool see(void *ctx, int64_t face, const char *subject,
+                const float *embedding)
+{
+    struct seen *s = ctx;
+    const struct row *r = &rows[face - 1];
+
+    assert_true(r->alive && strcmp(r->gallery, "a") == 0);
+    assert_string_equal(r->subject, subject);
+    assert_memory_equal(r->v, embedding, sizeof(r->v));
+    s->sum += face;
+    return ++s->n != s->stop_at;
+}
+
+/* Several chunks, some rows gone, another gallery beside. */
+static void test_each(void **state)
+{
+    struct gallery *g = gallery_new(MODEL, DIM, NULL);
+    struct seen s = {0};
+    int64_t n = 0, sum = 0;
+    float v[DIM];
+
+    (void)state;
+    assert_non_null(g);
+    for (int i = 0; i < 10000; i++) {
+        fill(v);
+        add(g, i % 5 ? "a" : "b", i % 700, v);
+    }
+    for (int i = 0; i < n_rows; i += 3) {
+        assert_int_equal(gallery_remove_face(g, rows[i].face, NULL), 0);
+        rows[i].alive = false;
+    }
+    for (int i = 0; i < n_rows; i++) {
+        if (rows[i].alive && strcmp(rows[i].gallery, "a") == 0) {
+            n++;
+            sum += rows[i].face;
+        }
+    }
+    assert_int_equal(gallery_each(g, "a", see, &s, NULL), n);
+    assert_int_equal(s.n, n);
+    assert_int_equal(s.sum, sum);
+    s = (struct seen){.stop_at = 7};
+    assert_int_equal(gallery_each(g, "a", see, &s, NULL), 7);
+    assert_int_equal(gallery_each(g, "none", see, &s, NULL), 0);
+    gallery_free(g);
+}
+
 #define TEST(name) cmocka_unit_test_setup(name, setup)
 
 int main(void)
@@ -619,6 +671,7 @@ int main(void)
         TEST(test_rename_and_twice),
         TEST(test_readers_and_writers),
         TEST(test_follows_store),
+        TEST(test_each),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

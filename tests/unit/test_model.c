@@ -152,8 +152,8 @@ static void test_round_trip(void **state)
     struct contract c = embedder();
     struct error err = {0};
     struct model *m;
+    const struct model_threshold *t;
     bool bf16_ok;
-    double stated;
 
     (void)state;
     save(&c, "round.onnx");
@@ -178,12 +178,12 @@ static void test_round_trip(void **state)
     assert_string_equal(m->contract.parent, "");
     assert_string_equal(m->contract.compatible, c.compatible);
     assert_int_equal(m->contract.n_thresholds, 2);
-    assert_true(model_threshold(m, 1e-3, &stated) == 1.25 && stated == 1e-3);
-    assert_true(model_threshold(m, 5e-4, &stated) == 1.05 && stated == 1e-4);
-    assert_true(model_threshold(m, 1e-2, NULL) == 1.25);
-    assert_true(model_threshold(m, 1e-6, &stated) ==
-                    (double)DISTANCE_DEFAULT_THRESHOLD &&
-                stated == 0);
+    t = m->contract.thresholds;
+    assert_ptr_equal(model_threshold(t, 2, 1e-3), &t[0]);
+    assert_ptr_equal(model_threshold(t, 2, 5e-4), &t[1]);
+    assert_ptr_equal(model_threshold(t, 2, 1e-2), &t[0]);
+    assert_null(model_threshold(t, 2, 1e-6));
+    assert_null(model_threshold(t, 0, 0.5));
     model_free(m);
 }
 
