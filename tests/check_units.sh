@@ -71,5 +71,13 @@ drain=$(sed -n 's/^KEY_INT(drain_ms, "drain-ms", \([0-9]*\),.*/\1/p' \
 [ "$((stop * 1000))" -gt "$((drain + 10000))" ] ||
     fail "TimeoutStopSec=$stop leaves no room for drain-ms=$drain"
 
+# Training jobs: a process of the service that runs out of memory must not end
+# it, they may lower their priority, and crops need a place in memory.
+for line in OOMPolicy=continue KillMode=mixed RuntimeDirectory=facenetd \
+    "SystemCallFilter=setpriority sched_setscheduler"; do
+    grep -qx "$line" "$root/systemd/facenetd.service" ||
+        fail "facenetd.service lacks $line"
+done
+
 [ "$failed" -eq 0 ] && echo "OK check_units"
 exit "$failed"
