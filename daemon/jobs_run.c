@@ -580,6 +580,8 @@ static void publish(struct run *run, struct jobs_record *r)
                      err.text);
             return;
         }
+        unlink(path); /* the daemon has its copy */
+        r->model_file[0] = '\0';
     }
     log_path(run->job, "run/models", path);
     jobs_data_remove(path);

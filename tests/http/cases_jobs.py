@@ -10,7 +10,7 @@ import time
 
 import cases_faces
 from cases_plain import models, plain
-from client import CTL, PATIENCE, Daemon, expect, read, run
+from client import CTL, DATA, PATIENCE, SLOW, Daemon, Skip, expect, read, run
 
 CASES = []
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -68,9 +68,9 @@ def get(d, job):
     return expect(d.get("/admin/jobs/" + job), 200).json
 
 
-def wait(d, job, *states, until=None):
+def wait(d, job, *states, until=None, patience=PATIENCE):
     """Until the job is in one of the states, and until() of it holds."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while True:
         j = get(d, job)
         if j["state"] in states and (not until or until(j)):
@@ -605,3 +605,44 @@ def _(ctx):
         while os.path.exists(where):
             assert time.monotonic() < end, "crops are left"
             time.sleep(0.02)
+
+
+@case("facenetctl train on a gallery's own crops, from request to published model")
+def _(ctx):
+    faces = os.path.join(DATA, "faces", "cfp-train")
+    if not os.path.isdir(faces):
+        raise Skip("no photos: set FACENETD_DATA")
+    # Checked builds reserve more address space than any limit leaves them.
+    limit = ("--job-memory", "0") if SLOW > 1 else ()
+    with Daemon(cases_faces.models(ctx), "--trainer", CTL, *limit) as d:
+        for who in sorted(os.listdir(faces))[:6]:
+            photos = [n for n in sorted(os.listdir(os.path.join(faces, who))) if "frontal" in n]
+            expect(d.post("/enroll", [("subject", who)] + [
+                ("image", read(os.path.join(faces, who, n))) for n in photos[:4]]), 201)
+        job = expect(d.post("/admin/finetune", {"gallery": "default", "arguments": {
+            "people_per_batch": 3, "images_per_person": 4, "batch_size": 12, "epoch_size": 1,
+            "max_nrof_epochs": 1, "learning_rate": 1e-6, "holdout": 0.5, "force": True}}),
+            202).json["id"]
+        j = wait(d, job, "published", patience=PATIENCE * 5)
+        assert j["bad_lines"] == 0 and j["progress"]["step"] == 1 and j["curve"], j
+        assert {e["when"] for e in j["evaluations"]} >= {"before", "after"}, j["evaluations"]
+        model = [m for m in d.get("/admin/models").json["models"]
+                 if m["id"] == j["published_model"]][0]
+        assert model["parent"] == d.get("/info").json["model"]["id"], model
+        assert model["thresholds"], model
+        # Killed in the middle, it goes on; told to stop, it leaves a checkpoint.
+        job = expect(d.post("/admin/finetune", {"gallery": "default", "arguments": {
+            "people_per_batch": 3, "images_per_person": 4, "batch_size": 12,
+            "epoch_size": 1, "max_nrof_epochs": 2000, "learning_rate": 1e-6, "holdout": 0.5,
+            "force": True}}), 202).json["id"]
+        wait(d, job, "running", until=lambda j: j["checkpoint_step"], patience=PATIENCE * 5)
+        os.kill(pid_of(d, job), signal.SIGKILL)
+        j = wait(d, job, "killed")
+        at = j["checkpoint_step"]
+        expect(d.request("POST", "/admin/jobs/%s/resume" % job), 202)
+        j = wait(d, job, "running", until=lambda j: j["checkpoint_step"] > at,
+                 patience=PATIENCE * 5)
+        expect(d.delete("/admin/jobs/" + job), 202)
+        j = wait(d, job, "cancelled", patience=PATIENCE * 5)
+        assert j["resumable"] and j["checkpoint_step"] > at, j
+        assert j["bad_lines"] == 0, j
