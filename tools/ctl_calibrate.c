@@ -1,6 +1,7 @@
-/* tools/ctl_calibrate.c - facenetctl calibrate: a folder of people, every pair
- * of their faces, and the thresholds at which few strangers pass for one
- * person; into the model, for a person, or as JSON. */
+/* tools/ctl_calibrate.c - facenetctl calibrate: a folder of people, or the
+ * gallery of a daemon (ctl_calibrate_ask.c), every pair of their faces, and the
+ * thresholds at which few strangers pass for one person; into the model, for a
+ * person, or as JSON. */
 #include "tools/ctl.h"
 
 #include <errno.h>
@@ -14,6 +15,7 @@
 #include "core/face/embed.h"
 #include "core/train/calibrate.h"
 #include "core/train/loader.h"
+#include "tools/ctl_calibrate.h"
 #include "tools/ctl_parse.h"
 #include "tools/measure.h"
 
@@ -24,6 +26,7 @@ enum {
 
 static const char usage[] =
     "usage: facenetctl calibrate --model M.onnx --photos DIR[:DIR]...\n"
+    "       facenetctl calibrate --gallery ID [--apply]\n"
     "  --model FILE       the embedding network, with its contract\n"
     "  --photos DIRS      folders of people: DIR/PERSON/photo.jpg\n"
     "  --far LIST         false-accept rates, with commas between (of 1e-1,\n"
@@ -36,11 +39,17 @@ static const char usage[] =
     "  --min-face PIXELS  smallest face looked for (36)\n"
     "  --max-bad N        photos that may fail (a tenth of them)\n"
     "  --write            put the thresholds into the model\n"
-    "  --json             print one JSON object\n";
+    "  --json             print one JSON object\n"
+    "of a daemon's enrolled faces, with --far and --json as above:\n"
+    "  --gallery ID       whose subjects are the people\n"
+    "  --apply            put the thresholds in force there\n"
+    "  --server URL, --key KEY, --key-file FILE, --cacert FILE\n"
+    "                     as of verify; the key needs the right admin\n";
 
 struct arguments {
     struct measure_options run; /* model, detectors, batch, precision … */
     const char *photos;
+    struct ctl_calibrate_ask ask; /* where gallery is given */
     double far[CALIBRATE_MAX_RATES];
     int n_far, max_bad;
     int cropped; /* -1: to be found out */
@@ -65,7 +74,13 @@ enum {
     ARG_MIN_FACE,
     ARG_MAX_BAD,
     ARG_WRITE,
-    ARG_JSON
+    ARG_JSON,
+    ARG_GALLERY,
+    ARG_APPLY,
+    ARG_SERVER,
+    ARG_KEY,
+    ARG_KEY_FILE,
+    ARG_CA
 };
 
 static bool parse_rates(const char *text, struct arguments *a)
@@ -78,6 +93,33 @@ static bool parse_rates(const char *text, struct arguments *a)
         a->far[a->n_far++] = v;
         if (*end != ',')
             return *end == '\0';
+    }
+}
+
+static bool take_daemon_argument(struct arguments *a, int which,
+                                 const char *text)
+{
+    switch (which) {
+    case ARG_GALLERY:
+        a->ask.gallery = text;
+        return true;
+    case ARG_APPLY:
+        a->ask.apply = true;
+        return true;
+    case ARG_SERVER:
+        a->ask.server = text;
+        return true;
+    case ARG_KEY:
+        a->ask.key = text;
+        return true;
+    case ARG_KEY_FILE:
+        a->ask.key_file = text;
+        return true;
+    case ARG_CA:
+        a->ask.ca_file = text;
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -124,7 +166,7 @@ static bool take_argument(struct arguments *a, int which, const char *text)
         a->json = true;
         return true;
     default:
-        return false;
+        return take_daemon_argument(a, which, text);
     }
 }
 
@@ -141,6 +183,12 @@ static const struct option options[] = {
     {"max-bad", required_argument, NULL, ARG_MAX_BAD},
     {"write", no_argument, NULL, ARG_WRITE},
     {"json", no_argument, NULL, ARG_JSON},
+    {"gallery", required_argument, NULL, ARG_GALLERY},
+    {"apply", no_argument, NULL, ARG_APPLY},
+    {"server", required_argument, NULL, ARG_SERVER},
+    {"key", required_argument, NULL, ARG_KEY},
+    {"key-file", required_argument, NULL, ARG_KEY_FILE},
+    {"cacert", required_argument, NULL, ARG_CA},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0}};
 
@@ -165,7 +213,13 @@ static int parse(int argc, char **argv, struct arguments *a)
     }
     if (optind < argc)
         return ctl_fail("%s: not an option", argv[optind]);
-    if (!a->run.model || !a->photos) {
+    if (a->ask.gallery && (a->run.model || a->photos || a->write))
+        return ctl_fail("--gallery is the daemon's own: it takes no --model, "
+                        "--photos or --write");
+    if (!a->ask.gallery && a->ask.apply)
+        return ctl_fail("--apply goes with --gallery; --write puts thresholds "
+                        "into a model's file");
+    if (!a->ask.gallery && (!a->run.model || !a->photos)) {
         fputs(usage, stderr);
         return CTL_ERROR;
     }
@@ -332,11 +386,10 @@ static void print_json(const struct calibration *c, const char *id, bool raw)
     puts("]}");
 }
 
-static void print_text(const struct calibration *c, bool raw)
+void ctl_calibrate_print(const struct calibration *c, const char *where)
 {
     printf("Faces: %d of %d people, %d of them with two or more (%s)\n",
-           c->n_faces, c->n_people, c->n_paired,
-           raw ? "found in photos" : "cropped already");
+           c->n_faces, c->n_people, c->n_paired, where);
     printf("Pairs: %lld genuine, %lld impostor\n", (long long)c->n_genuine,
            (long long)c->n_impostor);
     printf("%-8s  %9s  %-35s  %s\n", "FAR", "threshold",
@@ -372,6 +425,12 @@ int ctl_calibrate(int argc, char **argv)
 
     if (rc >= 0)
         return rc;
+    if (a.ask.gallery) {
+        a.ask.far = a.far;
+        a.ask.n_far = a.n_far;
+        a.ask.json = a.json;
+        return ctl_calibrate_ask(&a.ask);
+    }
     how.n_far = a.n_far;
     a.run.progress = ctl_show_progress;
     a.run.user = &screen;
@@ -387,7 +446,8 @@ int ctl_calibrate(int argc, char **argv)
     else if (a.json)
         print_json(&c, parts.model->id, data.raw);
     else
-        print_text(&c, data.raw);
+        ctl_calibrate_print(&c,
+                            data.raw ? "found in photos" : "cropped already");
     free(faces.rows);
     free(faces.person);
     measure_unload(&parts);

@@ -27,6 +27,7 @@ static const struct option all_options[] = {
     {"json", no_argument, NULL, OPT_JSON},
     {"help", no_argument, NULL, OPT_HELP},
     {"threshold", required_argument, NULL, 't'},
+    {"far", required_argument, NULL, 'r'},
     {"gallery", required_argument, NULL, 'g'},
     {"faces", required_argument, NULL, 'f'},
     {"subject", required_argument, NULL, 's'},
@@ -39,8 +40,8 @@ static const struct option all_options[] = {
 
 struct options {
     struct ctl_client client;
-    const char *threshold, *gallery, *faces, *subject, *name, *metadata, *limit,
-        *idempotency_key;
+    const char *threshold, *far, *gallery, *faces, *subject, *name, *metadata,
+        *limit, *idempotency_key;
     bool help;
     char **operands;
     int n_operands;
@@ -89,6 +90,9 @@ static int parse(struct options *o, int argc, char **argv, const char *takes,
             break;
         case 't':
             o->threshold = optarg;
+            break;
+        case 'r':
+            o->far = optarg;
             break;
         case 'g':
             o->gallery = optarg;
@@ -189,12 +193,13 @@ int ctl_verify(int argc, char **argv)
     struct form f = {.n = 0};
     bool match;
     int rc =
-        parse(&o, argc, argv, "tgfs",
+        parse(&o, argc, argv, "trgfs",
               "verify [OPTION]... PHOTO1 PHOTO2\n"
               "       facenetctl verify [OPTION]... --subject ID PHOTO\n"
               "Exit status: 0 same person, 1 different people, 2 error.\n"
               "  --threshold T      greatest squared distance that matches "
               "(the model's)\n"
+              "  --far RATE         or the rate of strangers that may match\n"
               "  --subject ID       compare with an enrolled subject\n"
               "  --gallery ID       gallery of the subject\n"
               "  --faces WHICH      largest, or single: refuse several\n");
@@ -209,6 +214,7 @@ int ctl_verify(int argc, char **argv)
     add(&f, "subject", o.subject, false);
     add(&f, "gallery", o.gallery, false);
     add(&f, "threshold", o.threshold, false);
+    add(&f, "far", o.far, false);
     add(&f, "faces", o.faces, false);
     rc = post(&o, "/verify", &f, &a);
     if (rc < 0) {
@@ -323,12 +329,13 @@ int ctl_identify(int argc, char **argv)
     struct ctl_answer a = {0};
     struct form f = {.n = 0};
     int rc =
-        parse(&o, argc, argv, "tgfl",
+        parse(&o, argc, argv, "trgfl",
               "identify [OPTION]... PHOTO\n"
               "Exit status: 0 somebody known, 1 nobody, 2 error.\n"
               "  --limit N          candidates of each face\n"
               "  --threshold T      greatest squared distance that matches "
               "(the model's)\n"
+              "  --far RATE         or the rate of strangers that may match\n"
               "  --gallery ID       gallery (the daemon's default)\n"
               "  --faces WHICH      largest (default), or all\n");
 
@@ -339,6 +346,7 @@ int ctl_identify(int argc, char **argv)
     add(&f, "image", o.operands[0], true);
     add(&f, "limit", o.limit, false);
     add(&f, "threshold", o.threshold, false);
+    add(&f, "far", o.far, false);
     add(&f, "gallery", o.gallery, false);
     add(&f, "faces", o.faces, false);
     rc = post(&o, "/identify", &f, &a);

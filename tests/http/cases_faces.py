@@ -683,6 +683,21 @@ def _(ctx):
             expect(d.post("/verify", two + [("far", "0.01")]), 200, threshold=1.45, far=0.001)
             expect(d.post("/verify", two + [("far", "0.0001")]), 400, "bad_field")
         in_force(d)
+        # the same by the command line
+        server = ["--server", "http://127.0.0.1:%d" % d.port]
+        told = json.loads(run(CTL, "calibrate", "--gallery", "cal", "--far", "0.05,0.1",
+                              "--apply", "--json", *server).stdout)
+        assert told["thresholds"] == [strict, lax] and told["applied"] is True
+        text = run(CTL, "calibrate", "--gallery", "cal", *server).stdout
+        assert "gallery cal" in text and "60 impostor" in text, text
+        p = run(CTL, "calibrate", "--gallery", "none", *server, ok=False)
+        assert p.returncode == 2 and "none" in p.stderr, p.stderr
+        p = run(CTL, "calibrate", "--gallery", "cal", "--write", *server, ok=False)
+        assert p.returncode == 2 and "--write" in p.stderr, p.stderr
+        photos = [os.path.join(top, persons[k][0]) for k in (0, 1)]
+        assert run(CTL, "verify", "--far", "0.05", *photos, *server, ok=False).returncode == 1
+        p = run(CTL, "verify", "--far", "1e-9", *photos, *server, ok=False)
+        assert p.returncode == 2 and "1e-09" in p.stderr, p.stderr
         # every pair that is taken for one person at 0.05 is one of the three
         hits = 0
         for i, pair in enumerate(persons):
