@@ -137,6 +137,7 @@ static int train(struct train *t, struct error *err)
     bool none = false;
 
     train_report_phase(t, "train");
+    t->started = train_now(); /* minutes are of training */
     while (!is_over(t)) {
         if (train_stopping(t, err) ||
             (t->rounds && train_round_next(t, &none, err)))

@@ -211,8 +211,6 @@ static int measure_held(struct train *t, struct vectors *v,
                          "impostor pairs: too few to measure on",
                          (long long)v->n_genuine, (long long)v->n_impostor);
     f->there = true;
-    f->n_genuine = (double)v->n_genuine;
-    f->n_impostor = (double)v->n_impostor;
     f->accuracy = best_accuracy(v);
     f->accuracy_std = NAN;
     for (int64_t i = 0; i < v->n_impostor; i++)
@@ -276,8 +274,6 @@ static int figures_of_list(const struct list *l, struct train_figures *f,
     f->accuracy = e.accuracy;
     f->accuracy_std = e.accuracy_std;
     f->guard_val = NAN;
-    f->n_genuine = (double)e.n_genuine;
-    f->n_impostor = (double)e.n_impostor;
     return 0;
 }
 

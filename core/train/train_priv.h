@@ -28,7 +28,6 @@ struct train_figures {
     double accuracy, accuracy_std, val[3]; /* at 1e-1, 1e-2, 1e-3 */
     double guard_val;                      /* held: at guard_far */
     double apart; /* held: mean distance of impostor pairs */
-    double n_genuine, n_impostor;
 };
 struct train_result {
     struct train_figures held, lfw;
@@ -78,7 +77,6 @@ struct train {
     train_event_fn fn;
     void *ctx;
     const volatile sig_atomic_t *stop;
-
     /* train_setup.c */
     struct device *dev, *small; /* small: one thread, for detectors */
     struct model *parent, *teacher, *parts[3];
@@ -145,8 +143,7 @@ enum {
 };
 /* -1 with ERR_STOPPING when *stop is set. */
 int train_stopping(const struct train *t, struct error *err);
-/* Steps of the whole run. */
-int64_t train_steps(const struct train *t);
+int64_t train_steps(const struct train *t); /* of the whole run */
 
 /* --- train_setup.c */
 int train_setup_model(struct train *t, struct error *err); /* graph, contract */
@@ -192,7 +189,7 @@ int train_measure(struct train *t, const struct graph *g, const char *when,
 /* --- train_guard.c */
 int train_guard_before(struct train *t, struct error *err);
 int train_guard_watch(struct train *t, struct error *err);
-/* Is it worse than before? text: the figures. */
+/* Is it worse than before, or collapsed? text: the figures. */
 bool train_guard_worse(const struct train *t, const struct train_result *after,
                        char *text, size_t len);
 

@@ -403,6 +403,39 @@ static void a_harmonic_model_names_what_it_is_comparable_with(void **state)
     free(a);
 }
 
+/* The script's names, in what TensorBoard reads. */
+static void curves_are_kept(const char *logs)
+{
+    static const char *const tags[] = {"loss",
+                                       "learning_rate",
+                                       "time/selection",
+                                       "lfw/accuracy",
+                                       "lfw/val_rate",
+                                       "time/lfw",
+                                       "time/save_variables",
+                                       "held/val_rate"};
+    char path[700], all[65536];
+    DIR *d = opendir(logs);
+    size_t n = 0;
+
+    assert_non_null(d);
+    for (struct dirent *e = readdir(d); e; e = readdir(d)) {
+        FILE *f;
+
+        if (strncmp(e->d_name, "events.out.", 11) != 0)
+            continue;
+        snprintf(path, sizeof(path), "%s/%s", logs, e->d_name);
+        f = fopen(path, "rb");
+        assert_non_null(f);
+        n = fread(all, 1, sizeof(all), f);
+        fclose(f);
+    }
+    closedir(d);
+    for (size_t i = 0; i < sizeof(tags) / sizeof(tags[0]); i++)
+        if (!memmem(all, n, tags[i], strlen(tags[i])))
+            fail_msg("no curve of %s", tags[i]);
+}
+
 static void pairs_are_measured_and_noted(void **state)
 {
     struct train_args *a = small_args();
@@ -443,6 +476,7 @@ static void pairs_are_measured_and_noted(void **state)
     }
     assert_null(fgets(line, sizeof(line), f));
     fclose(f);
+    curves_are_kept(logs_of(s.checkpoint));
     /* of ten people without a photo two pairs each are gone */
     erase(at("pairs/person20"));
     {
