@@ -120,7 +120,8 @@ static int start_serving(struct server *s, const struct config *c,
 
     notify_status("loading the model and the galleries");
     s->servings = servings_new(&opt, err);
-    if (!s->servings || models_id_of(s->models, c->model, id, err) != 0)
+    if (!s->servings || models_id_of(s->models, c->model, id, err) != 0 ||
+        server_adopt(s, c, id, err) != 0)
         return -1;
     sv = serving_new(s->servings, id, err);
     if (!sv)

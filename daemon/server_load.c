@@ -10,6 +10,7 @@
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "daemon/server_priv.h"
+#include "store/store_model.h"
 
 /* --- secrets ----------------------------------------------------------- */
 
@@ -121,6 +122,29 @@ int server_load_keys(const struct config *c, bool on_loopback,
                      "listen %.80s can be reached from other machines, which "
                      "needs keys-file: make keys with 'facenetctl keys add'",
                      c->listen);
+}
+
+int server_adopt(struct server *s, const struct config *c, const char *id,
+                 struct error *err)
+{
+    uint8_t digest[CRYPTO_SHA256_LEN];
+    char path[4096], old[2 * CRYPTO_SHA256_LEN + 1];
+    bool renamed = false;
+
+    snprintf(path, sizeof(path), "%s/%s.onnx", c->models, c->model);
+    if (crypto_sha256_file(path, digest, err) != 0)
+        return -1;
+    crypto_hex(digest, sizeof(digest), old);
+    if (strcmp(old, id) == 0)
+        return 0;
+    if (store_model_rename(s->store, old, id, &renamed, err) != 0)
+        return -1;
+    if (renamed)
+        log_event(LOG_LEVEL_INFO, "model",
+                  "id=%s was=%.12s text=\"stored embeddings are taken over: "
+                  "ids leave thresholds out now\"",
+                  id, old);
+    return 0;
 }
 
 /* --- models ------------------------------------------------------------ */

@@ -6,6 +6,10 @@
 
 /* What one key's range cannot say. ERR_CONFIG. */
 int server_check(const struct config *c, struct error *err);
+/* Version 0.1.0 named the configured model by the digest of its whole file,
+ * thresholds included: what it stored is id's. */
+int server_adopt(struct server *s, const struct config *c, const char *id,
+                 struct error *err);
 /* Has the model in use a threshold for the setting far? ERR_CONFIG. */
 int server_check_far(struct server *s, const struct config *c,
                      struct error *err);

@@ -84,6 +84,40 @@ int store_model_add(struct store *s, const char *id, int dim, struct error *err)
     return store_run(s, STORE_WRITE, add_op, NULL, &a, err);
 }
 
+struct rename_args {
+    const char *old, *id;
+    bool renamed;
+};
+
+static int rename_op(struct store *s, void *arg, struct error *err)
+{
+    struct rename_args *a = arg;
+    int64_t row;
+    int old = find_model(s, a->old, &row, NULL, err);
+    int new = old > 0 ? find_model(s, a->id, &row, NULL, err) : 0;
+
+    a->renamed = false;
+    if (old < 0 || new < 0)
+        return -1;
+    if (old == 0 || new > 0)
+        return 0;
+    a->renamed = true;
+    return store_sql_run(s, STMT_MODEL_RENAME, err, "tt", a->old, a->id);
+}
+
+int store_model_rename(struct store *s, const char *old, const char *id,
+                       bool *renamed, struct error *err)
+{
+    struct rename_args a = {.old = old, .id = id};
+    int rc;
+
+    if (store_check_model(old, err) < 0 || store_check_model(id, err) < 0)
+        return -1;
+    rc = store_run(s, STORE_WRITE, rename_op, NULL, &a, err);
+    *renamed = rc == 0 && a.renamed;
+    return rc;
+}
+
 /* --- which one answers -------------------------------------------------- */
 
 static int get_op(struct store *s, void *arg, struct error *err)

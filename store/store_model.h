@@ -25,6 +25,10 @@ int store_models_get(struct store *s, struct store_models *out,
 /* Make the model known. ERR_CONFLICT: it is, with another dim. */
 int store_model_add(struct store *s, const char *id, int dim,
                     struct error *err);
+/* What is stored under the model `old` is `id`'s from now on, where id is not
+ * known yet; *renamed tells. For ids that an earlier version made otherwise. */
+int store_model_rename(struct store *s, const char *old, const char *id,
+                       bool *renamed, struct error *err);
 /* At the start, before anything is served. Every id is known. */
 int store_models_set(struct store *s, const struct store_models *m,
                      struct error *err);

@@ -1,11 +1,14 @@
 """Cases with real weights and photos of people."""
 
 import base64
+import contextlib
 import glob
+import hashlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import struct
 import tempfile
 import threading
@@ -738,3 +741,26 @@ def _(ctx):
     finally:
         if d.process.poll() is None:
             d.kill()
+
+
+@case("embeddings stored under an earlier version's id are taken over")
+def _(ctx):
+    d = Daemon(models(ctx))
+    who = photo_path("Anthony_Hopkins_0001")
+    expect(d.post("/enroll", [("subject", "tony"), ("image", read(who))]), 201)
+    new = d.get("/info").json["model"]["id"]
+    assert d.stop(clean=False) == 0
+    old = hashlib.sha256(read(os.path.join(models(ctx), "embedder.onnx"))).hexdigest()
+    assert old != new  # it has thresholds
+    base = glob.glob(os.path.join(d.data, "*.db")) or glob.glob(os.path.join(d.data, "*.sqlite*"))
+    with contextlib.closing(sqlite3.connect(base[0])) as db:
+        assert db.execute("UPDATE model SET sha256 = ? WHERE sha256 = ?", (old, new)).rowcount == 1
+        db.commit()
+    d = Daemon(models(ctx), data=d.data)
+    try:
+        a = expect(d.post("/identify", [("image", read(who))]), 200)
+        assert [c["subject"] for c in a.json["faces"][0]["candidates"]] == ["tony"], repr(a)
+        assert "taken over" in d.text() and "missing=" not in d.text(), d.text()
+    finally:
+        d.stop()
+        shutil.rmtree(d.data)

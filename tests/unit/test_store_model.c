@@ -347,6 +347,33 @@ static void test_killed(void **state)
     store_close(s);
 }
 
+/* Embeddings follow the model's new name, unless that is taken. */
+static void test_rename(void **state)
+{
+    struct store *s = open_with(NULL);
+    bool renamed = true;
+    int64_t n = -1;
+
+    (void)state;
+    assert_int_equal(store_model_rename(s, MODEL, OTHER, &renamed, &err), 0);
+    assert_false(renamed); /* there is none */
+    assert_int_equal(store_model_add(s, MODEL, DIM, &err), 0);
+    enroll_plain(s, "a");
+    assert_int_equal(store_model_rename(s, MODEL, OTHER, &renamed, &err), 0);
+    assert_true(renamed);
+    assert_int_equal(store_missing_embeddings(s, OTHER, &n, &err), 0);
+    assert_int_equal(n, 0);
+    assert_int_equal(store_missing_embeddings(s, MODEL, &n, &err), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(store_model_add(s, MODEL, DIM, &err), 0);
+    assert_int_equal(store_model_rename(s, MODEL, OTHER, &renamed, &err), 0);
+    assert_false(renamed);
+    assert_int_equal(store_missing_embeddings(s, OTHER, &n, &err), 0);
+    assert_int_equal(n, 0);
+    assert_int_equal(store_model_rename(s, "x", OTHER, &renamed, &err), -1);
+    store_close(s);
+}
+
 #define TEST(fn) cmocka_unit_test_setup(fn, clean)
 
 int main(void)
@@ -359,6 +386,7 @@ int main(void)
         TEST(test_gallery_and_erasure),
         TEST(test_forget),
         TEST(test_killed),
+        TEST(test_rename),
     };
     int rc;
 
