@@ -124,6 +124,18 @@ $dir/in/bob/cut.jpg $dir/in/bob/nothing.png " ] || fail "list: $(cat "$dir/list"
 grep -q "nothing.png	this is empty" "$dir/list" || fail "no reason is given"
 [ "$(files "$dir/part")" = "./ann/1.png ./bob/1.png " ] || fail "what is left"
 
+# No room for a file: an error that names it, and nothing half written.
+mkdir -p "$dir/full/ann"
+status=0
+(
+    trap '' XFSZ
+    ulimit -f 4
+    exec "$ctl" align "$dir/in" "$dir/full" --detectors "$models"
+) >"$dir/said" 2>&1 || status=$?
+[ "$status" -eq 2 ] || fail "status $status where files cannot be written"
+said "full/.*: File too large"
+[ -z "$(files "$dir/full")" ] || fail "left: $(files "$dir/full")"
+
 # What is refused, and leaves nothing behind.
 run 2
 run 2 "$dir/in"

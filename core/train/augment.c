@@ -77,13 +77,13 @@ static int take_value(struct augment *a, const char *item, size_t len_name,
         v = strtof(value, &end);
         if (end == value || *end || !(v >= 0 && v <= fields[i].most))
             return error_set(err, ERR_BAD_FIELD,
-                             "augment: %s is not a number from 0 to %g", item,
+                             "%s is not a number from 0 to %g", item,
                              (double)fields[i].most);
         *field(a, i) = v;
         return 0;
     }
-    return error_set(err, ERR_BAD_FIELD, "augment: there is no %.*s",
-                     (int)len_name, item);
+    return error_set(err, ERR_BAD_FIELD, "there is no %.*s", (int)len_name,
+                     item);
 }
 
 static int take_item(struct augment *a, const char *item, struct error *err)
@@ -104,7 +104,7 @@ static int take_item(struct augment *a, const char *item, struct error *err)
         a->random_flip = true;
     else
         return error_set(err, ERR_BAD_FIELD,
-                         "augment: '%s' is not none, script, strong, crop, "
+                         "'%s' is not none, script, strong, crop, "
                          "flip or one of jitter, rotate, light, grey, blur, "
                          "noise, jpeg, shrink, erase with =NUMBER",
                          item);

@@ -512,7 +512,7 @@ int loader_looks_raw(const struct dataset *d, struct detector *detector,
     if (rc == 0 && k.n_read == 0)
         rc = error_set(err, ERR_BAD_FIELD,
                        "%s: none of %d photos that were looked at can be read",
-                       d->dir, n);
+                       d->dir ? d->dir : "dataset", n);
     if (rc)
         return -1;
     qsort(k.shares, (size_t)k.n_found, sizeof(double), by_size);
