@@ -12,7 +12,8 @@
 
 enum {
     SIDE = 112,
-    LEN = 3 * SIDE * SIDE
+    LEN = 3 * SIDE * SIDE,
+    N_WHOLE = 12 /* whole photos */
 };
 
 static const struct contract arcface = {.crop = CROP_ARCFACE,
@@ -500,17 +501,16 @@ static int free_detector(void **state)
     return 0;
 }
 
-/* 6 people of cfp-train, 4 photos each, frontal and from the side. */
+/* 3 people of cfp-train, 4 photos each, frontal and from the side. */
 static void copy_people(void)
 {
     static const char *const photos[] = {"frontal_01.jpg", "frontal_02.jpg",
                                          "frontal_03.jpg", "profile_01.jpg"};
-    static const char *const people[] = {"50_Cent",      "Aaron_Rodgers",
-                                         "Adam_Levine",  "Alex_Morgan",
-                                         "Albert_Pujol", "Akshay_Kumar"};
+    static const char *const people[] = {"50_Cent", "Adam_Levine",
+                                         "Alex_Morgan"};
     char from[256], to[256];
 
-    for (int i = 0; i < 24; i++) {
+    for (int i = 0; i < N_WHOLE; i++) {
         size_t len;
         uint8_t *bytes;
         snprintf(from, sizeof(from), "faces/cfp-train/%s/%s", people[i / 4],
@@ -536,9 +536,9 @@ static void test_raw(void **state)
 {
     struct contract kinds[2] = {arcface, margin};
     struct detect_scratch *s;
-    float *out = chips(24, 160);
-    int photos[24];
-    bool ok[24];
+    float *out = chips(N_WHOLE, 160);
+    int photos[N_WHOLE];
+    bool ok[N_WHOLE];
 
     (void)state;
     data_need("faces/cfp-train/50_Cent/frontal_01.jpg");
@@ -547,7 +547,7 @@ static void test_raw(void **state)
     assert_int_equal(dataset_open(folder_path("raw"), &d, &err), 0);
     d.raw = true;
     s = detect_scratch_new(all.detector, &err);
-    for (int i = 0; i < 24; i++)
+    for (int i = 0; i < N_WHOLE; i++)
         photos[i] = i;
     for (int k = 0; k < 2; k++) {
         struct loader *l;
@@ -557,10 +557,10 @@ static void test_raw(void **state)
         l = must_new(&(struct loader_options){.dataset = &d,
                                               .contract = &kinds[k],
                                               .detector = all.detector,
-                                              .max_bad = 5});
-        ask(l, photos, 24, 0);
+                                              .max_bad = 2});
+        ask(l, photos, N_WHOLE, 0);
         take(l, out, ok, NULL, NULL);
-        for (int i = 0; i < 24; i++) {
+        for (int i = 0; i < N_WHOLE; i++) {
             const struct face_options opt = {.choice = FACE_CENTRAL};
             size_t n_bytes;
             struct photo p;
@@ -582,8 +582,8 @@ static void test_raw(void **state)
                 fail_msg("%s, crop %d: %.2f apart", name, k, apart);
             photo_fini(&p);
         }
-        assert_true(n_ok >= 20);
-        assert_int_equal(loader_failures(l), 24 - n_ok);
+        assert_true(n_ok >= 10);
+        assert_int_equal(loader_failures(l), N_WHOLE - n_ok);
         loader_free(l);
     }
     detect_scratch_free(s);
@@ -593,11 +593,11 @@ static void test_raw(void **state)
 /* Kept as JPEG where pixels would not fit: near, and the same every time. */
 static void test_packed(void **state)
 {
-    float *out = chips(24, SIDE), *want = chips(24, SIDE);
+    float *out = chips(N_WHOLE, SIDE), *want = chips(N_WHOLE, SIDE);
     struct contract c = arcface;
     struct loader *l;
-    int photos[24];
-    bool ok[24];
+    int photos[N_WHOLE];
+    bool ok[N_WHOLE];
 
     (void)state;
     data_need("faces/cfp-train/50_Cent/frontal_01.jpg");
@@ -606,29 +606,29 @@ static void test_packed(void **state)
     c.scale = SCALE_NONE;
     assert_int_equal(dataset_open(folder_path("raw"), &d, &err), 0);
     d.raw = true;
-    for (int i = 0; i < 24; i++)
+    for (int i = 0; i < N_WHOLE; i++)
         photos[i] = i;
     for (int k = 0; k < 2; k++) {
-        /* 24 x 224 x 224 x 3 are 3.6 MB; a JPEG has some 30 kB. */
+        /* 12 x 224 x 224 x 3 are 1.8 MB; a JPEG has some 30 kB. */
         l = must_new(&(struct loader_options){.dataset = &d,
                                               .contract = &c,
                                               .detector = all.detector,
-                                              .max_bytes = k ? 2000000 : 0,
-                                              .max_bad = 5});
-        ask(l, photos, 24, 0);
+                                              .max_bytes = k ? 1000000 : 0,
+                                              .max_bad = 2});
+        ask(l, photos, N_WHOLE, 0);
         take(l, k ? out : want, ok, NULL, NULL);
         if (k) {
-            float *again = chips(24, SIDE);
+            float *again = chips(N_WHOLE, SIDE);
             remove_photos();
-            ask(l, photos, 24, 0);
+            ask(l, photos, N_WHOLE, 0);
             take(l, again, ok, NULL, NULL);
-            assert_memory_equal(out, again, 24 * LEN * sizeof(float));
+            assert_memory_equal(out, again, N_WHOLE * LEN * sizeof(float));
             free(again);
         }
         loader_free(l);
     }
-    assert_true(mean_apart(out, want, 24 * LEN) < 2);
-    assert_true(mean_apart(out, want, 24 * LEN) > 0);
+    assert_true(mean_apart(out, want, N_WHOLE * LEN) < 2);
+    assert_true(mean_apart(out, want, N_WHOLE * LEN) > 0);
     free(out);
     free(want);
 }
@@ -639,8 +639,6 @@ static void test_looks_raw(void **state)
         const char *dir;
         bool raw;
     } sets[] = {{"faces/lfw-other-people", true},
-                {"faces/cfp-train", true},
-                {"faces/celebs-7", true},
                 {"faces/bollywood-64", false},
                 {"faces/orl", false}};
     bool raw = true;
