@@ -262,7 +262,8 @@ int thresholds_apply(struct thresholds *t, const char *model_id,
 
     if (!all)
         return error_set(err, ERR_NOMEM, "no memory for thresholds");
-    memcpy(all, t->all, (size_t)t->n * sizeof(*all));
+    if (t->n > 0)
+        memcpy(all, t->all, (size_t)t->n * sizeof(*all));
     i = find(t, model_id);
     if (i < 0 && n > 0)
         i = n_all++;
