@@ -33,7 +33,9 @@ struct op_run {
                                    training forward moves */
     uint64_t *random;           /* dropout: the generator's state */
 
-    /* What follows in the same pass over memory, where op_run_fuses: */
+    /* What follows in the same pass over memory, where op_run_fuses. (Also: a
+     * batch norm of six inputs does the PReLU that follows, whose slopes [c]
+     * are the sixth; the gradient by them needs no more than its input.) */
     bool relu; /* out = max(0, result). Backward masks grad_out: batch norm by
                   what it computes anew from its input, add by out, which must
                   then be kept though op_info's keep does not ask for it */

@@ -11,7 +11,14 @@
 /* ---- batch norm: what is kept --------------------------------------- */
 
 enum {
-    PART_ROWS = 4 /* [c] each: of the part two sums, of a block two */
+    SUMS = 3,            /* at most, [c] each */
+    PART_ROWS = 2 * SUMS /* of a part, and of its block */
+};
+/* What follows in the same pass. */
+enum then {
+    THEN_NOTHING,
+    THEN_RELU,
+    THEN_PRELU
 };
 
 struct norm {
@@ -20,7 +27,8 @@ struct norm {
     float *scale;          /* gamma * inverse */
     float *sum, *along;    /* backward: means of d and of d * normalised x */
     float *parts;          /* [OP_PARTS][PART_ROWS][c] */
-    const float *beta;
+    const float *beta, *slope;
+    enum then then;
 };
 
 size_t op_train_norm_state(size_t c)
@@ -40,7 +48,11 @@ static struct norm norm_of(const struct op_run *r)
                          .sum = s + 3 * c,
                          .along = s + 4 * c,
                          .parts = s + 5 * c,
-                         .beta = r->in[2]};
+                         .beta = r->in[2],
+                         .slope = r->n_in > 5 ? r->in[5] : NULL,
+                         .then = r->n_in > 5 ? THEN_PRELU
+                                 : r->relu   ? THEN_RELU
+                                             : THEN_NOTHING};
 }
 
 static bool batch_statistics(const struct op_run *r)
@@ -168,34 +180,39 @@ OP_BODY float normalised(const struct norm *v, float x, size_t k)
 }
 
 OP_BODY void normalise_body(const struct norm *v, const float *x, float *y,
-                            size_t rows, bool relu)
+                            size_t rows, enum then then)
 {
     for (size_t i = 0; i < rows; i++, x += v->c, y += v->c)
 #pragma GCC ivdep
         for (size_t k = 0; k < v->c; k++) {
             float f = normalised(v, x[k], k);
 
-            y[k] = relu && !(f > 0) ? 0 : f;
+            if (then == THEN_RELU)
+                f = f > 0 ? f : 0;
+            if (then == THEN_PRELU)
+                f = f > 0 ? f : v->slope[k] * f;
+            y[k] = f;
         }
 }
 
 OP_WIDE static void normalise(const struct norm *v, const float *x, float *y,
-                              size_t rows, bool relu)
+                              size_t rows)
 {
     const struct norm own = *v;
 
-    if (relu)
-        normalise_body(&own, x, y, rows, true);
+    if (own.then == THEN_RELU)
+        normalise_body(&own, x, y, rows, THEN_RELU);
+    else if (own.then == THEN_PRELU)
+        normalise_body(&own, x, y, rows, THEN_PRELU);
     else
-        normalise_body(&own, x, y, rows, false);
+        normalise_body(&own, x, y, rows, THEN_NOTHING);
 }
 
 static void norm_forward_rows(struct op_run *r, size_t from, size_t end)
 {
     struct norm v = norm_of(r);
 
-    normalise(&v, r->in[0] + from * v.c, r->out + from * v.c, end - from,
-              r->relu);
+    normalise(&v, r->in[0] + from * v.c, r->out + from * v.c, end - from);
 }
 
 static void norm_forward(struct op_run *r)
@@ -218,48 +235,49 @@ static void norm_forward(struct op_run *r)
 
 /* ---- batch norm backward ------------------------------------------------ */
 
-OP_BODY float masked(const struct norm *v, float x, float d, size_t k,
-                     bool relu)
+/* d by what batch norm itself gave, whose value is f. */
+OP_BODY float before(const struct norm *v, float f, float d, size_t k,
+                     enum then then)
 {
-    return relu && !(normalised(v, x, k) > 0) ? 0 : d;
+    if (then == THEN_RELU)
+        return f > 0 ? d : 0;
+    if (then == THEN_PRELU)
+        return f > 0 ? d : d * v->slope[k];
+    return d;
 }
 
-/* sum of d and of d (x - mean), over a block. */
+/* Over a block: sums of d, of d (x - mean), and for the slope. */
 OP_BODY void pull_body(const struct norm *v, const float *x, const float *d,
-                       size_t rows, float *sum, float *along, bool relu)
+                       size_t rows, float *sums, enum then then)
 {
-    size_t c = v->c, i = 0;
+    size_t c = v->c;
+    float *sum = sums, *along = sum + c, *slope = along + c;
 
-    memset(sum, 0, c * sizeof(*sum));
-    memset(along, 0, c * sizeof(*along));
-    for (; i + 2 <= rows; i += 2, x += 2 * c, d += 2 * c)
+    for (size_t i = 0; i < rows; i++, x += c, d += c)
 #pragma GCC ivdep
         for (size_t k = 0; k < c; k++) {
-            float a = masked(v, x[k], d[k], k, relu);
-            float b = masked(v, x[c + k], d[c + k], k, relu);
-
-            sum[k] += a + b;
-            along[k] += a * (x[k] - v->mean[k]) + b * (x[c + k] - v->mean[k]);
-        }
-    for (; i < rows; i++)
-#pragma GCC ivdep
-        for (size_t k = 0; k < c; k++) {
-            float a = masked(v, x[k], d[k], k, relu);
+            float f = normalised(v, x[k], k);
+            float a = before(v, f, d[k], k, then);
 
             sum[k] += a;
             along[k] += a * (x[k] - v->mean[k]);
+            if (then == THEN_PRELU)
+                slope[k] += f > 0 ? 0 : d[k] * f;
         }
 }
 
 OP_WIDE static void pull(const struct norm *v, const float *x, const float *d,
-                         size_t rows, float *sum, float *along, bool relu)
+                         size_t rows, float *sums)
 {
     const struct norm own = *v;
 
-    if (relu)
-        pull_body(&own, x, d, rows, sum, along, true);
+    memset(sums, 0, SUMS * own.c * sizeof(*sums));
+    if (own.then == THEN_RELU)
+        pull_body(&own, x, d, rows, sums, THEN_RELU);
+    else if (own.then == THEN_PRELU)
+        pull_body(&own, x, d, rows, sums, THEN_PRELU);
     else
-        pull_body(&own, x, d, rows, sum, along, false);
+        pull_body(&own, x, d, rows, sums, THEN_NOTHING);
 }
 
 OP_WIDE static void add_to(float *to, const float *from, size_t n)
@@ -273,57 +291,67 @@ static void part_pull(const struct op_run *r, const struct norm *v, size_t from,
                       size_t end, float *out)
 {
     size_t c = v->c, step = block_rows(c);
-    float *block = out + 2 * c;
+    float *block = out + SUMS * c;
 
-    memset(out, 0, 2 * c * sizeof(*out));
+    memset(out, 0, SUMS * c * sizeof(*out));
     for (size_t i = from; i < end; i += step) {
         pull(v, r->in[0] + i * c, r->grad_out + i * c,
-             end - i < step ? end - i : step, block, block + c, r->relu);
-        add_to(out, block, 2 * c);
+             end - i < step ? end - i : step, block);
+        add_to(out, block, SUMS * c);
     }
 }
 
-/* The gradients of gamma and beta, and what the batch's mean and deviation
- * take from every pixel. */
+/* The gradient of channel k's gamma, beta or slope: input i. */
+static void give(const struct op_run *r, int i, size_t k, double sum)
+{
+    float *to = r->grad_in[i];
+
+    if (to)
+        to[k] = (r->fresh[i] ? 0 : to[k]) + (float)sum;
+}
+
+/* The gradients of gamma, beta and slope, and what the batch's mean and
+ * deviation take from every pixel. */
 static void pulls(const struct op_run *r, const struct norm *v, size_t rows)
 {
     size_t c = v->c, stride = PART_ROWS * c;
     int parts = op_parts(rows * c);
+    bool batch = batch_statistics(r);
 
 #pragma omp parallel for schedule(static) if (parts > 1)
     for (int p = 0; p < parts; p++)
         part_pull(r, v, op_part(rows, p, parts), op_part(rows, p + 1, parts),
                   v->parts + (size_t)p * stride);
     for (size_t k = 0; k < c; k++) {
-        double sum = 0, along = 0;
+        double sum = 0, along = 0, slope = 0;
 
         for (int p = 0; p < parts; p++) {
-            sum += (double)v->parts[(size_t)p * stride + k];
-            along += (double)v->parts[(size_t)p * stride + c + k];
+            const float *own = v->parts + (size_t)p * stride + k;
+
+            sum += (double)own[0];
+            along += (double)own[c];
+            slope += (double)own[2 * c];
         }
         along *= (double)v->inverse[k];
-        if (r->grad_in[1])
-            r->grad_in[1][k] =
-                (r->fresh[1] ? 0 : r->grad_in[1][k]) + (float)along;
-        if (r->grad_in[2])
-            r->grad_in[2][k] =
-                (r->fresh[2] ? 0 : r->grad_in[2][k]) + (float)sum;
-        v->sum[k] = batch_statistics(r) ? (float)(sum / (double)rows) : 0;
-        v->along[k] = batch_statistics(r)
-                          ? (float)(along / (double)rows) * v->inverse[k]
-                          : 0;
+        give(r, 1, k, along);
+        give(r, 2, k, sum);
+        if (v->then == THEN_PRELU)
+            give(r, 5, k, slope);
+        v->sum[k] = batch ? (float)(sum / (double)rows) : 0;
+        v->along[k] = batch ? (float)(along / (double)rows) * v->inverse[k] : 0;
     }
 }
 
 OP_BODY void push_body(const struct norm *v, const float *x, const float *d,
-                       float *dx, size_t rows, bool relu, bool fresh)
+                       float *dx, size_t rows, enum then then, bool fresh)
 {
     size_t c = v->c;
 
     for (size_t i = 0; i < rows; i++, x += c, d += c, dx += c)
 #pragma GCC ivdep
         for (size_t k = 0; k < c; k++) {
-            float a = masked(v, x[k], d[k], k, relu) - v->sum[k];
+            float f = normalised(v, x[k], k);
+            float a = before(v, f, d[k], k, then) - v->sum[k];
             float g = v->scale[k] * (a - (x[k] - v->mean[k]) * v->along[k]);
 
             dx[k] = fresh ? g : dx[k] + g;
@@ -331,18 +359,22 @@ OP_BODY void push_body(const struct norm *v, const float *x, const float *d,
 }
 
 OP_WIDE static void push(const struct norm *v, const float *x, const float *d,
-                         float *dx, size_t rows, bool relu, bool fresh)
+                         float *dx, size_t rows, bool fresh)
 {
     const struct norm own = *v;
 
-    if (relu && fresh)
-        push_body(&own, x, d, dx, rows, true, true);
-    else if (relu)
-        push_body(&own, x, d, dx, rows, true, false);
+    if (own.then == THEN_RELU && fresh)
+        push_body(&own, x, d, dx, rows, THEN_RELU, true);
+    else if (own.then == THEN_RELU)
+        push_body(&own, x, d, dx, rows, THEN_RELU, false);
+    else if (own.then == THEN_PRELU && fresh)
+        push_body(&own, x, d, dx, rows, THEN_PRELU, true);
+    else if (own.then == THEN_PRELU)
+        push_body(&own, x, d, dx, rows, THEN_PRELU, false);
     else if (fresh)
-        push_body(&own, x, d, dx, rows, false, true);
+        push_body(&own, x, d, dx, rows, THEN_NOTHING, true);
     else
-        push_body(&own, x, d, dx, rows, false, false);
+        push_body(&own, x, d, dx, rows, THEN_NOTHING, false);
 }
 
 static void norm_backward_rows(struct op_run *r, size_t from, size_t end)
@@ -351,7 +383,7 @@ static void norm_backward_rows(struct op_run *r, size_t from, size_t end)
     size_t at = from * v.c;
 
     push(&v, r->in[0] + at, r->grad_out + at, r->grad_in[0] + at, end - from,
-         r->relu, r->fresh[0]);
+         r->fresh[0]);
 }
 
 static void norm_backward(struct op_run *r)
@@ -359,7 +391,8 @@ static void norm_backward(struct op_run *r)
     struct op_grid g = op_grid(&r->shape_in[0]);
     struct norm v = norm_of(r);
 
-    if (batch_statistics(r) || r->grad_in[1] || r->grad_in[2]) {
+    if (batch_statistics(r) || r->grad_in[1] || r->grad_in[2] ||
+        (v.then == THEN_PRELU && r->grad_in[5])) {
         pulls(r, &v, g.rows);
     } else {
         memset(v.sum, 0, v.c * sizeof(*v.sum));

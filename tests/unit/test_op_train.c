@@ -28,7 +28,7 @@ struct row {
     const char *name;
     struct op op;
     int n_in;
-    struct shape in[5];
+    struct shape in[6];
     unsigned how;
     unsigned skip; /* inputs without a gradient */
 };
@@ -97,6 +97,18 @@ static const struct row rows[] = {
      5,
      {S2(7), S1(7), S1(7), S1(7), S1(7)},
      FREEZE | RELU,
+     24},
+    {"norm, prelu",
+     NORM,
+     6,
+     {S4(5, 4, 3), S1(5), S1(5), S1(5), S1(5), S1(5)},
+     0,
+     24},
+    {"frozen norm, prelu",
+     NORM,
+     6,
+     {S2(7), S1(7), S1(7), S1(7), S1(7), S1(7)},
+     FREEZE,
      24},
     {"affine", {.type = OP_AFFINE}, 3, {S4(3, 2, 2), S1(3), S1(3)}, 0, 0},
     {"relu", {.type = OP_RELU}, 1, {S4(3, 5, 5)}, 0, 0},
@@ -229,6 +241,12 @@ static void fill(const struct row *w)
     }
 }
 
+/* A batch norm with the slopes of a PReLU. */
+static bool slopes_too(const struct op *op, int n_in)
+{
+    return op->type == OP_BATCH_NORM && n_in == 6;
+}
+
 static struct op_run prepare(const struct row *w)
 {
     struct op_run r = {.op = &w->op,
@@ -245,7 +263,8 @@ static struct op_run prepare(const struct row *w)
         r.in[k] = value[k];
         assert_true(shape_count(&w->in[k]) <= MAX);
     }
-    if (op_shape(&w->op, r.shape_in, w->n_in, &r.shape_out, &err))
+    if (op_shape(&w->op, r.shape_in, slopes_too(&w->op, w->n_in) ? 5 : w->n_in,
+                 &r.shape_out, &err))
         fail_msg("%s: %s", w->name, err.text);
     r.scale[0] = w->how & SCALED ? &scale_of : NULL;
     assert_true(op_run_known(&r));
@@ -503,23 +522,26 @@ static void big_norm_against_plain(void **state)
     }
 }
 
-/* A fused ReLU against a node of its own: the same numbers. */
+/* A fused ReLU or PReLU against a node of its own: the same numbers. */
 static void fused_is_two_nodes(void **state)
 {
-    static const struct op kinds[] = {NORM, {.type = OP_ADD}};
-    static const struct op relu = {.type = OP_RELU};
-    static float apart[3][BIG], passed[BIG];
+    static const struct op kinds[] = {NORM, {.type = OP_ADD}, NORM};
+    static const struct op next[] = {
+        {.type = OP_RELU}, {.type = OP_RELU}, {.type = OP_PRELU}};
+    static float apart[3][BIG], passed[BIG], slope[2][64];
 
     (void)state;
     fill_big();
-    for (int i = 0; i < 2; i++) {
-        struct op_run r = prepare_big(&kinds[i]), after = prepare_big(&relu);
+    for (int i = 0; i < 3; i++) {
+        struct op_run r = prepare_big(&kinds[i]), after = prepare_big(&next[i]);
 
         memset(big_grad, 0, sizeof(big_grad));
         after.in[0] = r.out;
         after.out = big_out[1];
+        after.state = big_state + BIG;
         after.grad_in[0] = passed;
-        after.fresh[0] = true;
+        after.grad_in[1] = slope[0];
+        after.fresh[0] = after.fresh[1] = true;
         op_run_forward(&r);
         op_run_forward(&after);
         op_run_backward(&after);
@@ -528,7 +550,12 @@ static void fused_is_two_nodes(void **state)
         memcpy(apart, big_grad, sizeof(apart));
         memset(big_grad, 0, sizeof(big_grad));
         assert_true(op_run_fuses(&r));
-        r.relu = true;
+        r.relu = i < 2;
+        if (i == 2) {
+            r.in[r.n_in] = slopes[1];
+            r.grad_in[r.n_in] = slope[1];
+            r.fresh[r.n_in++] = true;
+        }
         r.grad_out = big_loss;
         op_run_forward(&r);
         op_run_backward(&r);
@@ -536,6 +563,8 @@ static void fused_is_two_nodes(void **state)
         for (int k = 0; k < 3; k++)
             for (int at = 0; at < BIG; at++)
                 assert_true(apart[k][at] == big_grad[k][at]);
+        for (int k = 0; i == 2 && k < 40; k++)
+            assert_float_equal(slope[0][k], slope[1][k], 1e-6);
     }
 }
 
