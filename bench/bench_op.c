@@ -21,37 +21,51 @@ struct row {
     struct op op;
     int n_in, c, h, w;
     bool weights; /* inputs after the first are [c], not like the first */
+    bool relu;    /* with the ReLU that follows */
 };
 
 #define POOL_3_2 .u.pool = {.kernel = {3, 3}, .stride = {2, 2}}
 #define NORM .u.norm = {.epsilon = 0.001f, .momentum = 0.995f}
 
 static const struct row rows[] = {
-    {"batch_norm", {.type = OP_BATCH_NORM, NORM}, 5, 64, 77, 77, true},
-    {"batch_norm", {.type = OP_BATCH_NORM, NORM}, 5, 32, 17, 17, true},
-    {"batch_norm", {.type = OP_BATCH_NORM, NORM}, 5, 128, 8, 8, true},
-    {"batch_norm", {.type = OP_BATCH_NORM, NORM}, 5, 192, 3, 3, true},
-    {"relu", {.type = OP_RELU}, 1, 64, 77, 77, false},
-    {"relu", {.type = OP_RELU}, 1, 256, 17, 17, false},
-    {"prelu", {.type = OP_PRELU}, 2, 64, 56, 56, true},
-    {"prelu", {.type = OP_PRELU}, 2, 256, 14, 14, true},
-    {"add", {.type = OP_ADD}, 2, 256, 17, 17, false},
-    {"max_pool", {.type = OP_MAX_POOL, POOL_3_2}, 1, 64, 77, 77, false},
-    {"max_pool", {.type = OP_MAX_POOL, POOL_3_2}, 1, 256, 17, 17, false},
+    {"batch_norm", {.type = OP_BATCH_NORM, NORM}, 5, 64, 77, 77, true, false},
+    {"norm_relu", {.type = OP_BATCH_NORM, NORM}, 5, 64, 77, 77, true, true},
+    {"norm_prelu", {.type = OP_BATCH_NORM, NORM}, 6, 64, 56, 56, true, false},
+    {"batch_norm", {.type = OP_BATCH_NORM, NORM}, 5, 64, 56, 56, true, false},
+    {"batch_norm", {.type = OP_BATCH_NORM, NORM}, 5, 32, 17, 17, true, false},
+    {"batch_norm", {.type = OP_BATCH_NORM, NORM}, 5, 128, 8, 8, true, false},
+    {"batch_norm", {.type = OP_BATCH_NORM, NORM}, 5, 192, 3, 3, true, false},
+    {"relu", {.type = OP_RELU}, 1, 64, 77, 77, false, false},
+    {"relu", {.type = OP_RELU}, 1, 256, 17, 17, false, false},
+    {"prelu", {.type = OP_PRELU}, 2, 64, 56, 56, true, false},
+    {"prelu", {.type = OP_PRELU}, 2, 256, 14, 14, true, false},
+    {"add", {.type = OP_ADD}, 2, 256, 17, 17, false, false},
+    {"add_relu", {.type = OP_ADD}, 2, 256, 17, 17, false, true},
+    {"max_pool", {.type = OP_MAX_POOL, POOL_3_2}, 1, 64, 77, 77, false, false},
+    {"max_pool", {.type = OP_MAX_POOL, POOL_3_2}, 1, 256, 17, 17, false, false},
     {"global_average",
      {.type = OP_AVG_POOL, .u.pool = {.global = true, .stride = {1, 1}}},
      1,
      1792,
      3,
      3,
+     false,
      false},
-    {"concat", {.type = OP_CONCAT, .u.axis = {.axis = 1}}, 2, 128, 8, 8, false},
+    {"concat",
+     {.type = OP_CONCAT, .u.axis = {.axis = 1}},
+     2,
+     128,
+     8,
+     8,
+     false,
+     false},
     {"lrn",
      {.type = OP_LRN, .u.lrn = {5, 1e-4f, 0.75f, 1.0f}},
      1,
      64,
      56,
      56,
+     false,
      false},
 };
 
@@ -104,8 +118,8 @@ static void measure(const struct row *w, struct op_run *r, const char *way)
 
 static int bench(const struct row *w)
 {
-    struct op_run r = {.op = &w->op, .n_in = w->n_in};
-    float *x[5], *grad[5];
+    struct op_run r = {.op = &w->op, .n_in = w->n_in, .relu = w->relu};
+    float *x[6], *grad[6];
     struct error err;
 
     for (int k = 0; k < w->n_in; k++) {
@@ -117,7 +131,8 @@ static int bench(const struct row *w)
         r.in[k] = x[k] = numbers("x", n);
         grad[k] = numbers("gradient", n);
     }
-    if (op_shape(&w->op, r.shape_in, w->n_in, &r.shape_out, &err)) {
+    if (op_shape(&w->op, r.shape_in, w->n_in > 5 ? 5 : w->n_in, &r.shape_out,
+                 &err)) {
         fprintf(stderr, "%s: %s\n", w->name, err.text);
         return -1;
     }
@@ -125,7 +140,7 @@ static int bench(const struct row *w)
     r.state = numbers("state", op_run_state(&r) + 1);
     r.grad_out = numbers("loss", shape_count(&r.shape_out));
     measure(w, &r, "forward");
-    for (int k = 0; k < w->n_in && k < 3; k++)
+    for (int k = 0; k < w->n_in; k++)
         r.grad_in[k] = grad[k];
     measure(w, &r, "backward");
     for (int k = 0; k < w->n_in; k++) {

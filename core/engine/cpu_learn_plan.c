@@ -80,15 +80,23 @@ static struct learn_step *sole_maker(struct build *b, int value)
                : NULL;
 }
 
-/* A ReLU becomes part of what feeds it. */
-static bool fuse_relu(struct build *b, const struct node *n)
+/* A ReLU becomes part of what feeds it, a PReLU of its batch norm, whose sixth
+ * input its slopes are. */
+static bool fuse_activation(struct build *b, const struct node *n)
 {
     struct learn_step *s = sole_maker(b, n->in[0]);
 
-    if (n->op.type != OP_RELU || !s || s->kind != LEARN_OP || s->run.relu ||
-        !op_run_fuses(&s->run))
+    if (!s || s->kind != LEARN_OP || s->run.relu || !op_run_fuses(&s->run))
         return false;
-    s->run.relu = true;
+    if (n->op.type == OP_PRELU && s->node->op.type == OP_BATCH_NORM &&
+        shape_equal(&b->shapes[n->in[1]], &s->run.shape_in[1])) {
+        s->in[s->run.n_in] = n->in[1];
+        s->run.shape_in[s->run.n_in++] = b->shapes[n->in[1]];
+    } else if (n->op.type == OP_RELU) {
+        s->run.relu = true;
+    } else {
+        return false;
+    }
     s->out = n->out;
     b->maker[n->out] = (int)(s - b->plan->steps);
     return true;
@@ -170,7 +178,7 @@ static int make_steps(struct build *b)
     for (int i = 0; i < b->g->n_nodes; i++) {
         const struct node *n = &b->g->nodes[i];
 
-        if (b->uses[n->out] && !fuse_relu(b, n) && add_step(b, i))
+        if (b->uses[n->out] && !fuse_activation(b, n) && add_step(b, i))
             return error_context(b->err, "node '%.80s'", n->name);
     }
     drop_gone(b);

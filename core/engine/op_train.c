@@ -599,7 +599,7 @@ bool op_run_known(const struct op_run *r)
 
 bool op_run_fuses(const struct op_run *r)
 {
-    return r->op->type == OP_BATCH_NORM ||
+    return (r->op->type == OP_BATCH_NORM && r->n_in == 5) ||
            (r->op->type == OP_ADD &&
             shape_equal(&r->shape_in[0], &r->shape_in[1]));
 }
