@@ -215,20 +215,24 @@ static int plan_slopes(struct build *b, const struct node *n, int slope,
                        int from, int to)
 {
     const struct rep *r = &b->reps[n->out][0];
-    int c = b->shapes[n->out].d[1];
     struct step *s;
+    size_t padded;
     void *w;
 
     if (from == to && prelu_by_loop(b, n->out))
         return plan_slopes_loop(b, n, slope, to);
-    w = cpu_pack_vector(b->plan->net, slope, c, b->err);
-    if (!w)
-        return -1;
-    s = kernel_step(
-        b, n,
-        kernel_prelu(b->plan->dn, r->layout, b->shapes[n->out].rank, c, b->err),
-        4);
+    s = kernel_step(b, n,
+                    kernel_prelu(b->plan->dn, r->layout, b->shapes[n->out].rank,
+                                 b->shapes[n->out].d[1], b->err),
+                    4);
     if (!s)
+        return -1;
+    /* In blocks of channels, the last of which may be filled up: what stands
+     * there meets zeros. */
+    padded = layout_bytes(kernel_layout(s->kernel, KERNEL_WEIGHTS));
+    w = cpu_pack_vector(b->plan->net, slope, (int)(padded / sizeof(float)),
+                        b->err);
+    if (!w)
         return -1;
     add_ref(s, KERNEL_SRC, from, NULL);
     add_ref(s, KERNEL_WEIGHTS, -1, w);
