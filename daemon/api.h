@@ -39,6 +39,12 @@ int api_calibrate_remove(struct job *job, struct error *err);
 int api_models(struct job *job, struct error *err);
 int api_admin_models(struct job *job, struct error *err);
 int api_admin_models_add(struct job *job, struct error *err);
+int api_admin_models_get(struct job *job, struct error *err);
+int api_admin_models_remove(struct job *job, struct error *err);
+int api_admin_models_missing(struct job *job, struct error *err);
+int api_admin_models_activate(struct job *job, struct error *err);
+int api_admin_models_cancel(struct job *job, struct error *err);
+int api_admin_models_rollback(struct job *job, struct error *err);
 int api_info(struct job *job, struct error *err);
 int api_healthz(struct job *job, struct error *err);
 int api_readyz(struct job *job, struct error *err);
@@ -68,6 +74,8 @@ json_t *api_box_json(const float box[4]);
 json_t *api_face_json(const struct face *face);
 /* That of its first chip, with faces_found, width, height. */
 json_t *api_photo_json(const struct photo *photo);
+/* A face of the record, as GET /faces/{id} gives it. */
+json_t *api_stored_face_json(const struct store_face *f);
 /* {decode,detect,align,queue,embed,total} in ms. */
 json_t *api_timings_json(const struct job *job);
 /* Search, counted; a gallery that ran out of memory is marked for

@@ -6,7 +6,7 @@
 
 #include "daemon/api_query.h"
 
-static json_t *face_json(const struct store_face *f)
+json_t *api_stored_face_json(const struct store_face *f)
 {
     return json_pack("{s:I, s:s, s:s, s:o, s:o, s:o, s:b}", "id",
                      (json_int_t)f->id, "subject", f->subject, "gallery",
@@ -66,7 +66,7 @@ int api_subject_faces(struct job *job, struct error *err)
     }
     list = json_array();
     for (int i = 0; list && i < n; i++) {
-        if (json_array_append_new(list, face_json(&faces[i])) < 0) {
+        if (json_array_append_new(list, api_stored_face_json(&faces[i])) < 0) {
             json_decref(list);
             list = NULL;
         }
@@ -86,7 +86,7 @@ int api_face_get(struct job *job, struct error *err)
     if (api_query_face(job->args[0], &id, err) < 0 ||
         store_face_get(job->server->store, id, &face, err) < 0)
         return -1;
-    return answer(job, face_json(&face), err);
+    return answer(job, api_stored_face_json(&face), err);
 }
 
 int api_face_remove(struct job *job, struct error *err)

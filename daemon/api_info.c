@@ -181,11 +181,18 @@ int api_info(struct job *job, struct error *err)
 {
     struct server *s = job->server;
     const struct config *c = atomic_load(&s->config);
-    json_t *body = json_pack(
-        "{s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:o}", "version", FACENETD_VERSION,
-        "metric", "l2_squared", "model", model_json(job), "device",
-        device_json(job, c), "limits", limits_json(c), "gallery",
-        galleries_json(job), "default_gallery", c->default_gallery, "uptime_s",
+    struct store_models m;
+    json_t *body;
+
+    if (store_models_get(s->store, &m, err) != 0)
+        return -1;
+    body = json_pack(
+        "{s:s, s:s, s:o, s:s?, s:s?, s:o, s:o, s:o, s:s, s:o}", "version",
+        FACENETD_VERSION, "metric", "l2_squared", "model", model_json(job),
+        "previous_model", *m.previous ? m.previous : NULL, "activating",
+        *m.target ? m.target : NULL, "device", device_json(job, c), "limits",
+        limits_json(c), "gallery", galleries_json(job), "default_gallery",
+        c->default_gallery, "uptime_s",
         api_real((double)(server_now_us() - s->started_us) / 1e6, 3));
 
     if (!body)

@@ -83,6 +83,19 @@ static void add_store(struct gauges *g, const struct job *job)
         "Changes that those commits carried.");
 }
 
+static void add_models(struct gauges *g, struct server *s)
+{
+    struct reembed_state state;
+
+    reembed_state(s->reembed, &state);
+    add(g, "facenetd_reembed_faces_total", 1, (double)state.n_embedded,
+        "Stored faces that were embedded for another model.");
+    add(g, "facenetd_reembed_unusable_total", 1, (double)state.n_unusable,
+        "Stored faces whose kept crop could not be embedded.");
+    add(g, "facenetd_model_switches_total", 1, (double)state.n_switches,
+        "Times that another model became active.");
+}
+
 static void add_process(struct gauges *g, struct server *s)
 {
     long pages = 0, resident = 0;
@@ -156,6 +169,7 @@ int api_metrics(struct job *job, struct error *err)
 
     add_queues(&g, job);
     add_store(&g, job);
+    add_models(&g, job->server);
     add_process(&g, job->server);
     text = stats_text(g.row, g.n, &len);
     if (text)

@@ -99,6 +99,7 @@ static const char *success(const struct route *r)
         {"POST", "/admin/models", "201"},
         {"POST", "/admin/finetune", "202"},
         {"POST", "/admin/jobs/{id}/resume", "202"},
+        {"POST", "/admin/models/{id}/activate", "202"},
     };
 
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
@@ -139,6 +140,9 @@ static json_t *responses(const struct route *r, const char *operation)
         rc |= add_problem(o, "409");
     if (strcmp(r->path, "/admin/finetune") == 0)
         rc |= add_problem(o, "507");
+    if (strncmp(r->path, "/admin/models/", 14) == 0 &&
+        strcmp(r->method, "GET") != 0)
+        rc |= add_problem(o, "409");
     if (strcmp(success(r), "201") == 0)
         rc |= add_problem(o, "409") | add_problem(o, "507");
     if (rc < 0) {

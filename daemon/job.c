@@ -10,6 +10,10 @@
 
 #include "daemon/route.h"
 
+enum {
+    MAX_RESTARTS = 2
+};
+
 struct job *job_new(struct server *server, struct request *req,
                     const struct route *route)
 {
@@ -24,16 +28,26 @@ struct job *job_new(struct server *server, struct request *req,
     return job;
 }
 
+static void drop_work(struct job *job)
+{
+    if (job->state_free)
+        job->state_free(job->state);
+    job->state = NULL;
+    job->state_free = NULL;
+    free(job->chips);
+    free(job->embeddings);
+    job->chips = NULL;
+    job->embeddings = NULL;
+    job->n_chips = 0;
+}
+
 void job_free(void *arg)
 {
     struct job *job = arg;
 
     if (!job)
         return;
-    if (job->state_free)
-        job->state_free(job->state);
-    free(job->chips);
-    free(job->embeddings);
+    drop_work(job);
     free(job);
 }
 
@@ -188,6 +202,25 @@ static int finish(struct job *job, struct error *err)
     return job->route->finish(job, err);
 }
 
+/* Another model took over before anything was stored: the same work again,
+ * with that one. */
+static bool restart(struct job *job, enum error_code why)
+{
+    if (why != ERR_MODEL_CHANGED || job->answered ||
+        job->restarts == MAX_RESTARTS)
+        return false;
+    job->restarts++;
+    drop_work(job);
+    serving_put(job->serving);
+    job->serving = servings_get(job->server->servings, SERVING_ACTIVE);
+    job->stage = JOB_PREPARE;
+    job->error = (struct error){.code = ERR_NONE};
+    job->error_image[0] = '\0';
+    job->error_index = -1;
+    job->decode_us = job->detect_us = job->align_us = 0;
+    return true;
+}
+
 void job_work(struct job *job)
 {
     struct error err = {.code = ERR_NONE};
@@ -213,9 +246,13 @@ void job_work(struct job *job)
         rc = finish(job, &err);
     if (rc == 0 && !job->answered)
         rc = error_set(&err, ERR_INTERNAL, "the handler gave no answer");
+    job->spent_us += server_now_us() - began;
+    if (rc != 0 && restart(job, err.code)) {
+        job_work(job);
+        return;
+    }
     if (rc != 0)
         answer_error(job, &err);
-    job->spent_us += server_now_us() - began;
     release(job);
 }
 

@@ -36,6 +36,7 @@ struct job {
     unsigned rights;         /* KEYS_* bits of the caller's key */
     enum job_stage stage;
     bool answered;
+    int restarts; /* because another model took over */
     /* Faces for the batch: job_add_chip in prepare; they live in state. */
     const float **chips;
     int n_chips;

@@ -100,7 +100,7 @@ static int tell_gallery(struct server *s, struct serving *sv, struct error *err)
     if (missing > 0)
         log_event(LOG_LEVEL_WARN, "gallery",
                   "missing=%lld text=\"stored faces that this model has not "
-                  "embedded: they are not found\"",
+                  "embedded: they are not found until it has\"",
                   (long long)missing);
     return 0;
 }
@@ -114,14 +114,15 @@ static int start_serving(struct server *s, const struct config *c,
                                    .config = c,
                                    .models = s->models,
                                    .store = s->store};
+    struct reembed_options again = {
+        .models = s->models, .store = s->store, .config = c, .busy = &s->jobs};
     struct serving *sv;
     char id[65];
     int rc;
 
     notify_status("loading the model and the galleries");
     s->servings = servings_new(&opt, err);
-    if (!s->servings || models_id_of(s->models, c->model, id, err) != 0 ||
-        server_adopt(s, c, id, err) != 0)
+    if (!s->servings || server_choose_model(s, c, id, err) != 0)
         return -1;
     sv = serving_new(s->servings, id, err);
     if (!sv)
@@ -131,7 +132,11 @@ static int start_serving(struct server *s, const struct config *c,
     if (rc == 0)
         rc = tell_gallery(s, sv, err);
     serving_put(sv);
-    return rc;
+    if (rc != 0)
+        return -1;
+    again.servings = s->servings;
+    s->reembed = reembed_start(&again, err);
+    return s->reembed ? 0 : -1;
 }
 
 /* --- queues and threads ------------------------------------------------ */
@@ -331,6 +336,7 @@ void server_stop(struct server *s)
     jobs_stop(s->training); /* it ends while requests do */
     http_stop(s->http, (int)c->drain_ms);
     jobs_close(s->training);
+    reembed_stop(s->reembed);
     if (s->servings)
         servings_close(s->servings);
     if (s->work)

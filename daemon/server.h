@@ -16,6 +16,7 @@
 #include "daemon/limiter.h"
 #include "daemon/models.h"
 #include "daemon/queue.h"
+#include "daemon/reembed.h"
 #include "daemon/serving.h"
 #include "daemon/stats.h"
 #include "daemon/thresholds.h"
@@ -39,6 +40,7 @@ struct server {
     struct servings *servings; /* the embedder, its queue and gallery: a job's
                                   own are in job->serving */
     struct jobs *training;     /* fine-tuning in the background */
+    struct reembed *reembed;   /* from one model to another */
     struct queue *work;        /* of struct job; never full, see jobs_max */
     struct work *workers;
     struct http *http;

@@ -213,6 +213,59 @@ int server_load_models(struct server *s, const struct config *c,
     return s->detector ? 0 : -1;
 }
 
+/* The setting names another model than at the last start, or what was active
+ * is gone: the setting's is active, what was is the previous one. */
+static void take_configured(struct store_models *m, const char *configured)
+{
+    if (*m->active && strcmp(m->active, configured) != 0)
+        memcpy(m->previous, m->active, sizeof(m->previous));
+    if (strcmp(m->previous, configured) == 0)
+        m->previous[0] = '\0';
+    memcpy(m->active, configured, sizeof(m->active));
+    m->target[0] = '\0';
+}
+
+int server_choose_model(struct server *s, const struct config *c, char id[65],
+                        struct error *err)
+{
+    char configured[65];
+    struct store_models m;
+    struct model_entry e;
+    struct error why;
+    bool changed;
+
+    if (models_id_of(s->models, c->model, configured, err) != 0 ||
+        server_adopt(s, c, configured, err) != 0 ||
+        models_find(s->models, configured, &e, err) != 0 ||
+        store_models_get(s->store, &m, err) != 0 ||
+        store_model_add(s->store, configured, e.contract.dim, err) != 0)
+        return -1;
+    changed = strcmp(m.configured, configured) != 0;
+    if (changed) {
+        if (*m.active && strcmp(m.active, configured) != 0)
+            log_event(LOG_LEVEL_WARN, "model",
+                      "active=%s was=%s text=\"the setting model names another "
+                      "file than at the last start\"",
+                      configured, m.active);
+        take_configured(&m, configured);
+        memcpy(m.configured, configured, sizeof(m.configured));
+    } else if (models_find(s->models, m.active, &e, &why) != 0) {
+        log_event(LOG_LEVEL_ERROR, "model",
+                  "active=%s was=%s text=\"the file of the active model is "
+                  "gone: the setting's serves\"",
+                  configured, m.active);
+        take_configured(&m, configured);
+        changed = true;
+    } else if (strcmp(m.active, configured) != 0) {
+        log_event(LOG_LEVEL_INFO, "model",
+                  "active=%s configured=%s text=\"the model that was activated "
+                  "serves\"",
+                  m.active, configured);
+    }
+    memcpy(id, m.active, sizeof(m.active));
+    return changed ? store_models_set(s->store, &m, err) : 0;
+}
+
 void server_set_photo_options(struct server *s, const struct config *c)
 {
     s->photo = (struct face_options){

@@ -22,6 +22,11 @@ int server_load_keys(const struct config *c, bool on_loopback,
 /* Devices, files of models, detector. What was made stays in s on failure. */
 int server_load_models(struct server *s, const struct config *c,
                        struct error *err);
+/* The id of the model that is to answer: the record's, or where the setting
+ * `model` names another file than at the last start, the setting's. The
+ * record then says so. */
+int server_choose_model(struct server *s, const struct config *c, char id[65],
+                        struct error *err);
 void server_set_photo_options(struct server *s, const struct config *c);
 
 #endif

@@ -250,14 +250,32 @@ void servings_set(struct servings *set, enum serving_slot slot,
     pthread_mutex_unlock(&set->lock);
 }
 
-void servings_switch(struct servings *set)
+void servings_activate(struct servings *set, struct serving *sv)
 {
+    struct serving **slots = set->slots;
+
     pthread_mutex_lock(&set->lock);
-    serving_put(set->slots[SERVING_PREVIOUS]);
-    set->slots[SERVING_PREVIOUS] = set->slots[SERVING_ACTIVE];
-    set->slots[SERVING_ACTIVE] = set->slots[SERVING_TARGET];
-    set->slots[SERVING_TARGET] = NULL;
+    atomic_fetch_add(&sv->refs, 1);
+    serving_put(slots[SERVING_PREVIOUS]);
+    slots[SERVING_PREVIOUS] = slots[SERVING_ACTIVE];
+    slots[SERVING_ACTIVE] = sv;
+    if (slots[SERVING_TARGET] == sv) {
+        serving_put(sv);
+        slots[SERVING_TARGET] = NULL;
+    }
     pthread_mutex_unlock(&set->lock);
+}
+
+enum precision servings_precision(struct servings *set, const char *id)
+{
+    enum precision found = PRECISION_F32;
+
+    pthread_mutex_lock(&set->lock);
+    for (struct serving *sv = set->all; sv; sv = sv->next)
+        if (strcmp(sv->model->id, id) == 0)
+            found = sv->precision;
+    pthread_mutex_unlock(&set->lock);
+    return found;
 }
 
 /* New references are taken under the lock and from slots alone, so one that

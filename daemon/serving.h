@@ -66,8 +66,11 @@ struct serving *servings_get(struct servings *set, enum serving_slot slot);
 /* Put sv there (NULL: nothing), with a reference of the slot's own. */
 void servings_set(struct servings *set, enum serving_slot slot,
                   struct serving *sv);
-/* The target becomes active and the active previous. Never blocks. */
-void servings_switch(struct servings *set);
+/* sv becomes active and the active one previous; where sv was the target,
+ * there is none any more. Never blocks. */
+void servings_activate(struct servings *set, struct serving *sv);
+/* The arithmetic of a model that is loaded, else PRECISION_F32. */
+enum precision servings_precision(struct servings *set, const char *id);
 
 /* Free those that nobody refers to any more, rebuild stale galleries. May
  * block. Thread: main. */

@@ -381,6 +381,9 @@ MATRIX = [
     ("DELETE", "/galleries/a", set()), ("GET", "/models", ALL), ("GET", "/info", ALL),
     ("GET", "/metrics", ALL), ("GET", "/openapi.json", ALL),
     ("GET", "/admin/models", set()), ("POST", "/admin/models", set()),
+    ("GET", "/admin/models/a", set()), ("DELETE", "/admin/models/a", set()),
+    ("POST", "/admin/models/a/activate", set()), ("DELETE", "/admin/models/a/activate", set()),
+    ("POST", "/admin/models/rollback", set()), ("GET", "/admin/models/a/missing", set()),
 ]
 
 
