@@ -26,7 +26,7 @@ import cases_faces  # noqa: E402
 from client import DATA, Daemon, Skip, expect, read  # noqa: E402
 from serve import Place, row  # noqa: E402
 
-PEOPLE = "cfp-train"
+PEOPLE = "celebs-7"
 # Small rounds of selection, so that the job soon does what it does for hours.
 ARGUMENTS = {"learning_rate": 0.001, "max_nrof_epochs": 500, "people_per_batch": 15,
              "images_per_person": 10}
