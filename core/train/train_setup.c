@@ -240,18 +240,32 @@ static int set_dropout(struct train *t, struct error *err)
     return 0;
 }
 
+static int choose_precision(struct train *t, struct error *err)
+{
+    const char *word = t->a->precision;
+    struct device_info info;
+
+    t->dev->backend->device_describe(t->dev, &info);
+    t->precision = strcmp(word, "f32") == 0    ? PRECISION_F32
+                   : strcmp(word, "bf16") == 0 ? PRECISION_BF16
+                                               : PRECISION_AUTO;
+    return t->precision != PRECISION_BF16 || info.any_bf16
+               ? 0
+               : error_set(err, ERR_BAD_FIELD,
+                           "precision: this processor has no bf16 (%s)",
+                           info.isa);
+}
+
 int train_setup_model(struct train *t, struct error *err)
 {
     const struct train_args *a = t->a;
     struct device_options all = {.n_threads = a->threads};
     struct device_options one = {.n_threads = 1};
 
-    t->precision = strcmp(a->precision, "f32") == 0    ? PRECISION_F32
-                   : strcmp(a->precision, "bf16") == 0 ? PRECISION_BF16
-                                                       : PRECISION_AUTO;
     t->dev = backend_cpu.device_open(&all, err);
     t->small = t->dev ? backend_cpu.device_open(&one, err) : NULL;
-    if (!t->small || (a->distill[0] && load_teacher(t, err)))
+    if (!t->small || choose_precision(t, err) ||
+        (a->distill[0] && load_teacher(t, err)))
         return -1;
     if (a->pretrained_model[0] ? from_model(t, err) : from_arch(t, err))
         return -1;

@@ -175,6 +175,29 @@ static void sizes_that_do_not_fit(void **state)
     }
 }
 
+/* bf16 is trained in where the processor has it, and refused where not. */
+static void arithmetic_that_is_not_there(void **state)
+{
+    struct train_args *a = small_args();
+    struct device_options one = {.n_threads = 1};
+    struct error err = {0};
+    struct device *dev = backend_cpu.device_open(&one, &err);
+    struct device_info info;
+    struct seen s = {0};
+
+    (void)state;
+    assert_non_null(dev);
+    dev->backend->device_describe(dev, &info);
+    dev->backend->device_close(dev);
+    set(a, "precision", "bf16");
+    set(a, "force", "true");
+    if (info.any_bf16)
+        must_run(a, &s);
+    else
+        refused(a, ERR_BAD_FIELD, "precision: this processor has no bf16");
+    free(a);
+}
+
 static void files_that_are_no_models(void **state)
 {
     struct train_args *a = small_args();
@@ -295,6 +318,7 @@ int main(void)
         cmocka_unit_test(photos_that_cannot_be_read),
         cmocka_unit_test(copies_are_no_pairs),
         cmocka_unit_test(sizes_that_do_not_fit),
+        cmocka_unit_test(arithmetic_that_is_not_there),
         cmocka_unit_test(files_that_are_no_models),
         cmocka_unit_test(a_damaged_checkpoint_is_refused),
         cmocka_unit_test(a_full_disk_is_told),
