@@ -51,14 +51,20 @@ static const struct {
     LIMIT(header_ms),
     LIMIT(body_ms),
     LIMIT(idle_ms),
+    LIMIT(job_threads),
+    LIMIT(job_memory),
+    LIMIT(job_stop_ms),
+    LIMIT(jobs_waiting),
+    LIMIT(jobs_kept),
 #undef LIMIT
 };
 
 static json_t *limits_json(const struct config *c)
 {
     json_t *o =
-        json_pack("{s:i, s:i, s:i}", "id_bytes", STORE_ID_MAX, "name_bytes",
-                  STORE_NAME_MAX, "metadata_bytes", STORE_METADATA_MAX);
+        json_pack("{s:i, s:i, s:i, s:f}", "id_bytes", STORE_ID_MAX,
+                  "name_bytes", STORE_NAME_MAX, "metadata_bytes",
+                  STORE_METADATA_MAX, "job_max_minutes", c->job_max_minutes);
 
     for (size_t i = 0; o && i < sizeof(limits) / sizeof(limits[0]); i++) {
         int64_t value;

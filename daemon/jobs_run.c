@@ -246,31 +246,37 @@ void jobs_run_checkpoint(struct jobs_record *r, const char *dir)
     r->checkpoint_step = r->checkpoint[0] ? best : 0;
 }
 
+/* A checkpoint that the line told of counts, or the one before stays. */
+static void check_checkpoint(struct run *run, const char *before, int64_t step)
+{
+    struct jobs_record *rec = &run->job->rec;
+    char path[JOBS_PATH_MAX];
+    bool good;
+
+    strcpy(path, rec->checkpoint); /* only this thread writes it */
+    good = own_checkpoint(run->job->dir, path);
+    pthread_mutex_lock(&run->j->lock);
+    strcpy(rec->checkpoint, good ? path : before);
+    if (!good) {
+        rec->checkpoint_step = step;
+        rec->n_bad_lines++;
+    }
+    pthread_mutex_unlock(&run->j->lock);
+}
+
 static void take_line(struct run *run, const char *line, size_t len)
 {
-    struct jobs_record *rec = calloc(1, sizeof(*rec));
+    struct jobs_record *rec = &run->job->rec;
+    char before[JOBS_PATH_MAX];
     enum jobs_event event;
+    int64_t step = rec->checkpoint_step;
 
-    if (!rec)
-        return; /* a line lost is a point of a curve */
-    /* Only this thread writes these fields; the lock is for the readers. */
+    strcpy(before, rec->checkpoint);
     pthread_mutex_lock(&run->j->lock);
-    *rec = run->job->rec;
-    pthread_mutex_unlock(&run->j->lock);
     event = jobs_record_event(rec, line, len);
-    if (event == JOBS_EVENT_CHECKPOINT &&
-        !own_checkpoint(run->job->dir, rec->checkpoint)) {
-        memcpy(rec->checkpoint, run->job->rec.checkpoint,
-               sizeof(rec->checkpoint));
-        rec->checkpoint_step = run->job->rec.checkpoint_step;
-        rec->n_bad_lines++;
-        event = JOBS_EVENT_BAD;
-    }
-    pthread_mutex_lock(&run->j->lock);
-    rec->cancelling = run->job->rec.cancelling;
-    run->job->rec = *rec;
     pthread_mutex_unlock(&run->j->lock);
-    free(rec);
+    if (event == JOBS_EVENT_CHECKPOINT)
+        check_checkpoint(run, before, step);
     run->changed = true;
     if (event == JOBS_EVENT_EVALUATION || event == JOBS_EVENT_CHECKPOINT ||
         event == JOBS_EVENT_RESULT)

@@ -496,6 +496,15 @@ def _(ctx):
         assert "train-root" in a.json["detail"]
 
 
+@case("the limits of jobs are told")
+def _(ctx):
+    with start(ctx, "--jobs-kept", "3", "--job-memory", "5G", "--job-max-minutes", "1.5") as d:
+        limits = d.get("/info").json["limits"]
+        for name, value in (("jobs_kept", 3), ("job_memory", 5 << 30), ("job_max_minutes", 1.5),
+                            ("jobs_waiting", 8), ("job_stop_ms", 120000)):
+            assert limits[name] == value, (name, limits)
+
+
 @case("a link inside a folder that leads out of the root ends the job")
 def _(ctx):
     d = daemon(ctx)

@@ -213,6 +213,28 @@ static void removing(void **state)
     assert_int_equal(access(kept, F_OK), 0);
 }
 
+/* The room that checkpoints need is there before a job begins. */
+static void room_for_checkpoints(void **state)
+{
+    char path[256];
+    struct error err;
+
+    (void)state;
+    make_file("model.onnx");
+    at("model.onnx", path);
+    assert_int_equal(truncate(path, 1000), 0);
+    if (jobs_data_free(dir) < (int64_t)4 << 30)
+        skip();
+    assert_int_equal(jobs_data_room(dir, path, &err), 0);
+    assert_int_equal(jobs_data_room(dir, "", &err), 0);
+    /* Sparse: 16 of these are more than the disk has. */
+    assert_int_equal(truncate(path, jobs_data_free(dir) / 15), 0);
+    assert_int_equal(jobs_data_room(dir, path, &err), -1);
+    assert_int_equal(err.code, ERR_STORAGE_FULL);
+    assert_non_null(strstr(err.text, "MiB free"));
+    assert_int_equal(unlink(path), 0);
+}
+
 static void a_place_in_memory(void **state)
 {
     char path[JOBS_PATH_MAX];
@@ -368,6 +390,7 @@ int main(void)
         cmocka_unit_test(names_below_the_root),
         cmocka_unit_test(links_inside_a_folder),
         cmocka_unit_test(removing),
+        cmocka_unit_test(room_for_checkpoints),
         cmocka_unit_test(a_place_in_memory),
         cmocka_unit_test(arguments_become_a_line),
         cmocka_unit_test(a_child_and_its_end),
