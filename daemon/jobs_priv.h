@@ -115,6 +115,21 @@ struct jobs {
     atomic_llong ending_us; /* when ending began */
 };
 
+/* One reference, the caller's; not in the list. NULL: no memory. */
+struct jobs_job *jobs_job_new(const struct jobs *j, const char *id);
+void jobs_unref(struct jobs_job *job); /* with the lock held */
+/* With the lock held; the reference becomes the list's. */
+void jobs_insert(struct jobs *j, struct jobs_job *job);
+
+/* Options, folder and records into j, which is not running yet (jobs_load.c).
+ * ERR_FILE, ERR_NOMEM, ERR_CONFIG. */
+int jobs_load(struct jobs *j, const struct jobs_options *opt,
+              struct error *err);
+void jobs_options_free(struct jobs_options *o); /* what jobs_load copied */
+/* End what an earlier daemon left running, remove what it exported. Thread:
+ * jobs, before it runs any. */
+void jobs_tidy(struct jobs *j);
+
 /* Write the record as it is now. Logs where it cannot. Thread: any, without
  * lock. */
 int jobs_save(struct jobs *j, struct jobs_job *job, struct error *err);
