@@ -15,7 +15,8 @@
 
 enum {
     COURSES = 3,
-    RETRY_S = 10
+    RETRY_S = 10,
+    MAX_VAIN = 8 /* runs that meet no face while one is missing */
 };
 
 struct reembed {
@@ -239,7 +240,7 @@ static int whole(struct reembed *r, struct serving *sv, struct error *err)
 
 static void pursue(struct reembed *r, struct serving *sv, struct course *c)
 {
-    for (;;) {
+    for (int n_vain = 0;;) {
         struct error err = {.code = ERR_NONE};
         int64_t before = c->after;
         int rc = follow(r, c, &err);
@@ -252,8 +253,10 @@ static void pursue(struct reembed *r, struct serving *sv, struct course *c)
         if (err.code == ERR_MODEL_CHANGED)
             return;
         if (err.code == ERR_NOT_READY) {
-            /* A face came meanwhile; or one was passed by. */
-            if (c->after == before)
+            /* A face came meanwhile; or, when none is met, one was passed by.
+             */
+            n_vain = c->after == before ? n_vain + 1 : 0;
+            if (n_vain == MAX_VAIN)
                 course_reset(c, sv->model->id);
             continue;
         }

@@ -229,28 +229,26 @@ static enum error_code verdict(const struct store_switch *sw, bool allowed,
     return allowed ? ERR_NONE : ERR_CONFLICT;
 }
 
-/* Look at every face without a vector of the model; there are none mostly,
- * and the count says so at once. */
-static int none_missing(struct store *s, const struct store_switch *sw,
-                        int64_t model, bool allowed, struct error *err)
+static int cannot(const struct store_switch *sw, int64_t n, struct error *err)
+{
+    return error_set(err, ERR_CONFLICT,
+                     "%lld faces cannot be embedded by model %.12s",
+                     (long long)n, sw->target);
+}
+
+/* Look at every face without a vector of the model: is each excused? */
+static int look_at_missing(struct store *s, const struct store_switch *sw,
+                           int64_t model, bool allowed, int64_t n_missing,
+                           struct error *err)
 {
     enum error_code worst = ERR_NONE;
-    int64_t n = 0, n_missing;
-    int rc;
+    int rc = store_sql_run(s, STMT_MISSING_WALK, err, "ii", model, (int64_t)0);
 
-    if (store_sql_run(s, STMT_MISSING, err, "t", sw->target) < 0)
-        return -1;
-    n_missing = store_sql_int(s, STMT_MISSING, 0);
-    store_sql_done(s, STMT_MISSING);
-    if (n_missing == 0)
-        return 0;
-    rc = store_sql_run(s, STMT_MISSING_WALK, err, "ii", model, (int64_t)0);
     for (; rc > 0 && worst != ERR_NOT_READY;
          rc = store_sql_next(s, STMT_MISSING_WALK, err)) {
         enum error_code one;
         if (store_sql_int(s, STMT_MISSING_WALK, 2))
             continue;
-        n++;
         one = verdict(sw, allowed, store_sql_int(s, STMT_MISSING_WALK, 0),
                       store_sql_int(s, STMT_MISSING_WALK, 1) != CROP_NONE);
         if (one != ERR_NONE)
@@ -261,11 +259,40 @@ static int none_missing(struct store *s, const struct store_switch *sw,
         return -1;
     if (worst == ERR_NOT_READY)
         return error_set(err, worst, "faces are still to be embedded");
-    if (worst != ERR_NONE)
-        return error_set(err, worst,
-                         "%lld faces cannot be embedded by model %.12s",
-                         (long long)n, sw->target);
+    return worst == ERR_NONE ? 0 : cannot(sw, n_missing, err);
+}
+
+static int count_op(struct store *s, void *arg, struct error *err)
+{
+    const struct model_args *a = arg;
+
+    if (store_sql_run(s, STMT_MISSING, err, "t", a->id) < 0)
+        return -1;
+    a->missing->n = store_sql_int(s, STMT_MISSING, 0);
+    store_sql_done(s, STMT_MISSING);
+    if (store_sql_run(s, STMT_MISSING_CROPS, err, "t", a->id) < 0)
+        return -1;
+    a->missing->n_without_crop = store_sql_int(s, STMT_MISSING_CROPS, 0);
+    store_sql_done(s, STMT_MISSING_CROPS);
     return 0;
+}
+
+/* The counts say it mostly, so that nobody waits while rows are looked at. */
+static int none_missing(struct store *s, const struct store_switch *sw,
+                        int64_t model, bool allowed, struct error *err)
+{
+    struct store_missing missing;
+    struct model_args a = {.id = sw->target, .missing = &missing};
+    int64_t n_crops;
+
+    if (count_op(s, &a, err) < 0)
+        return -1;
+    n_crops = missing.n - missing.n_without_crop;
+    if (n_crops > sw->n_unusable)
+        return error_set(err, ERR_NOT_READY, "faces are still to be embedded");
+    if (n_crops > 0)
+        return look_at_missing(s, sw, model, allowed, missing.n, err);
+    return missing.n == 0 || allowed ? 0 : cannot(sw, missing.n, err);
 }
 
 static int switch_op(struct store *s, void *arg, struct error *err)
@@ -303,21 +330,6 @@ int store_switch(struct store *s, const struct store_switch *sw,
 }
 
 /* --- what is missing ---------------------------------------------------- */
-
-static int count_op(struct store *s, void *arg, struct error *err)
-{
-    const struct model_args *a = arg;
-
-    if (store_sql_run(s, STMT_MISSING, err, "t", a->id) < 0)
-        return -1;
-    a->missing->n = store_sql_int(s, STMT_MISSING, 0);
-    store_sql_done(s, STMT_MISSING);
-    if (store_sql_run(s, STMT_MISSING_CROPS, err, "t", a->id) < 0)
-        return -1;
-    a->missing->n_without_crop = store_sql_int(s, STMT_MISSING_CROPS, 0);
-    store_sql_done(s, STMT_MISSING_CROPS);
-    return 0;
-}
 
 int store_missing_count(struct store *s, const char *model_id,
                         struct store_missing *out, struct error *err)
