@@ -417,6 +417,12 @@ void reembed_stop(struct reembed *r)
     pthread_join(r->thread, NULL);
     store_unwatch(r->opt.store, on_change, r, NULL);
     embed_kit_fini(&r->kit);
+}
+
+void reembed_free(struct reembed *r)
+{
+    if (!r)
+        return;
     for (int i = 0; i < COURSES; i++)
         free(r->courses[i].unusable);
     pthread_cond_destroy(&r->wake);

@@ -27,8 +27,10 @@ struct reembed_options {
 /* Goes on with the record's target. ERR_NOMEM, or as store_watch. */
 struct reembed *reembed_start(const struct reembed_options *opt,
                               struct error *err);
-/* Before servings_close. NULL is fine. Thread: main. */
+/* Its thread ends, before servings_close; what is asked for after that stands
+ * in the record until the next start. NULL is fine. Thread: main. */
 void reembed_stop(struct reembed *r);
+void reembed_free(struct reembed *r); /* once nobody asks; NULL is fine */
 
 /* The model is to become active. ERR_NO_MODEL; ERR_CONFLICT: it is active, or
  * faces without a crop cannot be embedded by it and that is not allowed. */

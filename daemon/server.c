@@ -335,7 +335,6 @@ void server_stop(struct server *s)
     atomic_store(&s->stopping, true);
     jobs_stop(s->training); /* it ends while requests do */
     http_stop(s->http, (int)c->drain_ms);
-    jobs_close(s->training);
     reembed_stop(s->reembed);
     if (s->servings)
         servings_close(s->servings);
@@ -344,6 +343,9 @@ void server_stop(struct server *s)
     work_join(s->workers);
     if (s->work)
         queue_free(s->work);
+    /* A handler that outlasted the drain asked these until now. */
+    jobs_close(s->training);
+    reembed_free(s->reembed);
     store_close(s->store); /* its thread tells the galleries until then */
     servings_free(s->servings);
     models_close(s->models);
