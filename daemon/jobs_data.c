@@ -125,10 +125,40 @@ static int stopped(struct error *err)
     return error_set(err, ERR_DEADLINE, "asked to stop");
 }
 
+struct scan {
+    const char *base;
+    const atomic_bool *stop;
+    atomic_llong *beat;
+};
+
+static int scan_dir(const struct scan *s, int take_fd, const char *shown,
+                    int depth, struct error *err);
+
+/* A link, and what is in the folder that it leads to. */
+static int scan_link(const struct scan *s, int dir, const char *file,
+                     const char *shown, int depth, struct error *err)
+{
+    int fd = openat(dir, file, O_PATH | O_CLOEXEC), inner = -1, rc = 0;
+    char link[64], *real;
+    struct stat st;
+
+    if (fd < 0)
+        return 0; /* leads nowhere: a file that cannot be read */
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    real = realpath(link, NULL);
+    if (!real || !is_below(s->base, real))
+        rc = error_set(err, ERR_BAD_FIELD,
+                       "%.180s is a link that leads out of train-root", shown);
+    else if (depth > 0 && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode))
+        inner = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(real);
+    close(fd);
+    return inner >= 0 ? scan_dir(s, inner, shown, depth - 1, err) : rc;
+}
+
 /* Links of dir, which is open as fd (taken), and of its folders. */
-static int scan_dir(int take_fd, const char *base, const char *shown, int depth,
-                    const atomic_bool *stop, atomic_llong *beat,
-                    struct error *err)
+static int scan_dir(const struct scan *s, int take_fd, const char *shown,
+                    int depth, struct error *err)
 {
     DIR *d = fdopendir(take_fd);
     struct dirent *e;
@@ -145,31 +175,19 @@ static int scan_dir(int take_fd, const char *base, const char *shown, int depth,
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
             fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
             continue;
-        atomic_store(beat, server_now_us());
-        if (atomic_load(stop)) {
+        atomic_store(s->beat, server_now_us());
+        if (atomic_load(s->stop)) {
             rc = stopped(err);
             break;
         }
         snprintf(inner, sizeof(inner), "%s/%s", shown, e->d_name);
         if (S_ISLNK(st.st_mode)) {
-            char link[64], *real;
-            int fd = openat(dirfd(d), e->d_name, O_PATH | O_CLOEXEC);
-
-            if (fd < 0)
-                continue; /* leads nowhere: a file that cannot be read */
-            snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-            real = realpath(link, NULL);
-            if (!real || !is_below(base, real))
-                rc = error_set(err, ERR_BAD_FIELD,
-                               "%.180s is a link that leads out of train-root",
-                               inner);
-            free(real);
-            close(fd);
+            rc = scan_link(s, dirfd(d), e->d_name, inner, depth, err);
         } else if (S_ISDIR(st.st_mode) && depth > 0) {
             int fd = openat(dirfd(d), e->d_name,
                             O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
             if (fd >= 0)
-                rc = scan_dir(fd, base, inner, depth - 1, stop, beat, err);
+                rc = scan_dir(s, fd, inner, depth - 1, err);
         }
     }
     closedir(d);
@@ -188,7 +206,7 @@ int jobs_data_scan(const char *root, const char *path, const char *name,
         free(base);
         return error_set(err, ERR_FILE, "%.150s: %s", name, strerror(errno));
     }
-    rc = scan_dir(fd, base, name, 1, stop, beat, err);
+    rc = scan_dir(&(struct scan){base, stop, beat}, fd, name, 1, err);
     free(base);
     return rc;
 }

@@ -161,6 +161,7 @@ static void links_inside_a_folder(void **state)
         {"../../../outside/1.jpg", "root/people/ada/2.jpg", false},
         {"../../outside", "root/people/bob", false},
         {"/etc", "root/people/etc", false},
+        {"../deep", "root/people/deep", false}, /* what is in it does */
     };
     char root[256], path[256];
     atomic_bool stop = false;
@@ -169,6 +170,8 @@ static void links_inside_a_folder(void **state)
 
     (void)state;
     at("root", root);
+    make_folder("root/deep");
+    make_link("../../outside/1.jpg", "root/deep/1.jpg");
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         make_link(cases[i].target, cases[i].name);
         at("root/people", path);
