@@ -102,8 +102,8 @@ struct jobs {
     bool started;
     pthread_mutex_t lock; /* of everything below */
     pthread_cond_t more;  /* a job is queued, or stopping */
-    /* Only around jobs_save: it makes the order of writes to a record that of
-     * its changes. Taken before lock. */
+    /* Only around the writing of a record: it makes the order of writes that
+     * of the changes. Taken before lock. */
     pthread_mutex_t save_lock;
     struct jobs_job *list;
     int64_t last_number, last_turn;

@@ -22,7 +22,9 @@
 
 enum {
     TICK_MS = 1000,
-    SAVE_MS = 5000, /* of progress alone; what matters is saved at once */
+    SAVE_MS = 5000,     /* of progress alone */
+    SAVE_SOON_MS = 500, /* of what matters: lines of the trainer, however many,
+                           do not keep the disk busy */
     LINE_MAX_BYTES = 64 * 1024,
     READ_BYTES = 64 * 1024,
     FLOOD_MS = 20, /* rest after a full read: about 3 MiB/s */
@@ -43,7 +45,8 @@ struct run {
     int log;
     int64_t log_bytes;
     int64_t began_us, saved_us;
-    bool changed;       /* the record, since it was saved */
+    bool changed;       /* the record, since it was saved, */
+    bool matters;       /* by more than progress */
     int64_t stopped_us; /* asked to; 0: not */
     bool killed;
     enum jobs_why why;
@@ -130,7 +133,7 @@ static void save(struct run *run)
 
     jobs_save(run->j, run->job, &err); /* logs why it cannot */
     run->saved_us = server_now_us();
-    run->changed = false;
+    run->changed = run->matters = false;
 }
 
 static void log_path(const struct jobs_job *job, const char *name,
@@ -278,9 +281,9 @@ static void take_line(struct run *run, const char *line, size_t len)
     if (event == JOBS_EVENT_CHECKPOINT)
         check_checkpoint(run, before, step);
     run->changed = true;
-    if (event == JOBS_EVENT_EVALUATION || event == JOBS_EVENT_CHECKPOINT ||
-        event == JOBS_EVENT_RESULT)
-        save(run);
+    run->matters |= event == JOBS_EVENT_EVALUATION ||
+                    event == JOBS_EVENT_CHECKPOINT ||
+                    event == JOBS_EVENT_RESULT;
 }
 
 static void take_progress(struct run *run, const char *p, size_t n)
@@ -409,7 +412,8 @@ static void watch(struct run *run)
         full = take(run, &run->child.log) || full;
         stop_child(run);
         if (run->changed &&
-            server_now_us() - run->saved_us > (int64_t)SAVE_MS * 1000)
+            server_now_us() - run->saved_us >
+                (int64_t)(run->matters ? SAVE_SOON_MS : SAVE_MS) * 1000)
             save(run);
     }
 }
@@ -568,8 +572,7 @@ static bool has_model(const struct jobs_job *job)
     return lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0;
 }
 
-/* The daemon takes the model over; what the trainer kept to go on with is then
- * of no more use. */
+/* The daemon takes the model over. */
 static void publish(struct run *run, struct jobs_record *r)
 {
     struct jobs *j = run->j;
@@ -586,13 +589,32 @@ static void publish(struct run *run, struct jobs_record *r)
                      err.text);
             return;
         }
-        unlink(path); /* the daemon has its copy */
         r->model_file[0] = '\0';
+    }
+    r->checkpoint[0] = '\0';
+    r->checkpoint_step = 0;
+}
+
+/* What is of no more use once the record says that the model is published:
+ * the trainer's file where the daemon has its copy, and what was kept to go on
+ * with. Nobody can resume or purge the job before its new state is told. */
+static void drop_used(struct run *run, const struct jobs_record *r)
+{
+    char path[JOBS_PATH_MAX + 32];
+    struct error err;
+    int rc;
+
+    pthread_mutex_lock(&run->j->save_lock);
+    rc = jobs_record_save(r, run->job->dir, &err);
+    pthread_mutex_unlock(&run->j->save_lock);
+    if (rc != 0)
+        return; /* it goes with the job */
+    if (!r->model_file[0]) {
+        log_path(run->job, "model.onnx", path);
+        unlink(path);
     }
     log_path(run->job, "run/models", path);
     jobs_data_remove(path);
-    r->checkpoint[0] = '\0';
-    r->checkpoint_step = 0;
 }
 
 static void finish(struct run *run, const struct error *err)
@@ -635,6 +657,8 @@ static void finish(struct run *run, const struct error *err)
     if (r->state == JOBS_PUBLISHED)
         publish(run, r);
     r->ended_s = r->state == JOBS_QUEUED ? 0 : (int64_t)time(NULL);
+    if (r->state == JOBS_PUBLISHED)
+        drop_used(run, r);
     pthread_mutex_lock(&j->lock);
     run->job->rec = *r;
     pthread_mutex_unlock(&j->lock);

@@ -248,6 +248,8 @@ def _(ctx):
     j = wait(d, add(d, "flood"), "published")
     assert j["bad_lines"] > 5000, j["bad_lines"]
     assert 256 <= len(j["curve"]) <= 512 and j["curve"][0]["step"] == 1, len(j["curve"])
+    told = j["evaluations"]
+    assert len(told) == 64 and told[0]["when"] == "before", told
     assert len(j["log"].encode()) <= 2 * 8192 and j["log"].endswith("the last words\n"), j["log"]
     assert "\x1b" not in j["log"]
     assert j["checkpoint_step"] is None, "a checkpoint outside of the folder"

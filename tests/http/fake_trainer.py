@@ -99,6 +99,7 @@ def flood():
     raw(b"{\"event\":\"checkpoint\",\"step\":1,\"path\":\"/etc/passwd\"}\n")
     for n in range(1500):
         step(n)
+        evaluation("during", n / 1500)
     sys.stderr.write("the last words\n")
     sys.stderr.flush()
 
