@@ -139,11 +139,13 @@ static int name_of(const char *dir, long long step, const char *end,
                            dir);
 }
 
-/* All but the newest `keep`. What cannot be removed stays: no harm. */
-static void remove_old(const char *dir, int keep)
+/* Of those up to this step, all but the newest `keep`. Later ones are of a
+ * run that was left for an earlier checkpoint: they must not push out what is
+ * written now. What cannot be removed stays: no harm. */
+static void remove_old(const char *dir, long long last, int keep)
 {
     char path[CHECKPOINT_MAX_PATH];
-    long long below = -1, step;
+    long long below = last + 1, step;
 
     for (int i = 0; (step = highest(dir, below)) >= 0; i++, below = step)
         if (i >= keep && !name_of(dir, step, "", path, NULL))
@@ -222,7 +224,7 @@ int checkpoint_save(const char *dir, long long step,
     free(head);
     if (rc)
         return -1;
-    remove_old(dir, keep);
+    remove_old(dir, step, keep);
     if (path)
         memcpy(path, final, CHECKPOINT_MAX_PATH);
     return 0;

@@ -22,9 +22,9 @@ struct checkpoint_part {
     size_t len;
 };
 
-/* Write dir/checkpoint-STEP, then remove all but the `keep` of the highest
- * steps. path (may be NULL) [CHECKPOINT_MAX_PATH]: its name. ERR_FILE
- * (ERR_STORAGE_FULL on a full disk): nothing else has changed. */
+/* Write dir/checkpoint-STEP, then remove of those up to STEP all but the `keep`
+ * newest; later ones stay. path (may be NULL) [CHECKPOINT_MAX_PATH]: its name.
+ * ERR_FILE (ERR_STORAGE_FULL on a full disk): nothing else has changed. */
 int checkpoint_save(const char *dir, long long step,
                     const struct checkpoint_part *parts, int n, int keep,
                     char *path, struct error *err);

@@ -53,6 +53,21 @@ static int prepare(struct train *t, struct error *err)
     return 0;
 }
 
+/* Of the run that was left for an earlier checkpoint: the folder's name stands
+ * for its last one until this run has passed it. */
+static void warn_of_later(const struct train *t)
+{
+    char path[CHECKPOINT_MAX_PATH];
+    long long last = checkpoint_newest(t->models, -1, path, NULL);
+
+    if (last > t->at.step)
+        train_report_warn(t,
+                          "the run goes on from step %lld; its folder also "
+                          "holds checkpoint-%lld, which a resume of the "
+                          "folder would take",
+                          (long long)t->at.step, last);
+}
+
 /* The folders are made when nothing but the photos can fail any more. */
 static int begin(struct train *t, struct error *err)
 {
@@ -64,6 +79,8 @@ static int begin(struct train *t, struct error *err)
         return -1;
     if (!t->a->dry_run && train_report_open(t, resume[0] ? path : NULL, err))
         return -1;
+    if (resume[0] && !t->a->dry_run)
+        warn_of_later(t);
     t->started = t->last_saved = train_now();
     t->first_step = t->asked = t->at.step;
     return 0;

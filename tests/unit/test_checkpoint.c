@@ -99,6 +99,21 @@ static void the_last_three_stay(void **state)
     assert_int_equal(step, 100);
 }
 
+/* A run that goes on from an earlier checkpoint keeps its own. */
+static void later_ones_push_nothing_out(void **state)
+{
+    (void)state;
+    for (long long i = 1; i <= 3; i++)
+        save(i * 1000);
+    save(10);
+    assert_true(there(10));
+    for (long long i = 11; i <= 13; i++)
+        save(i);
+    assert_false(there(10));
+    assert_true(there(11) && there(12) && there(13));
+    assert_true(there(1000) && there(2000) && there(3000));
+}
+
 static void damage_at(long at, bool cut)
 {
     char path[400];
@@ -247,6 +262,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(it_comes_back, new_dir),
         cmocka_unit_test_setup(the_last_three_stay, new_dir),
+        cmocka_unit_test_setup(later_ones_push_nothing_out, new_dir),
         cmocka_unit_test_setup(damage_is_named, new_dir),
         cmocka_unit_test_setup(every_bit_counts, new_dir),
         cmocka_unit_test_setup(another_run_is_refused, new_dir),
