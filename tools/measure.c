@@ -15,6 +15,7 @@
 
 #include "core/face/embed.h"
 #include "core/face/face.h"
+#include "core/train/calibrate.h"
 
 enum {
     MOST_FILE = 64 << 20,
@@ -354,7 +355,7 @@ static int measure_thresholds(const double *distances, const struct pairs *p,
             impostor[n++] = distances[i];
     for (int i = 0; i < MEASURE_THRESHOLDS; i++) {
         struct model_threshold *t = &out->thresholds[out->n_thresholds];
-        if (rates[i] * (double)n < MEASURE_LEAST_ACCEPTED - 1e-9)
+        if (rates[i] * (double)n < CALIBRATE_LEAST_ACCEPTED - 1e-9)
             break;
         t->far = rates[i];
         t->threshold =

@@ -31,8 +31,7 @@ struct measure_options {   /* zero takes the default */
 };
 
 enum {
-    MEASURE_THRESHOLDS = 4,
-    MEASURE_LEAST_ACCEPTED = 3 /* below that a rate says nothing */
+    MEASURE_THRESHOLDS = 4
 };
 
 struct measurement {

@@ -3,11 +3,14 @@
  * verdict at the end. */
 #include "core/train/train_priv.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "core/engine/tensor.h"
 #include "core/train/random.h"
@@ -68,6 +71,28 @@ static int check_disk(const struct train *t, struct error *err)
                      "models_base_dir: %.0f MiB are free in '%.100s', %.0f "
                      "are needed for checkpoints and the model",
                      have / 1048576, t->a->models_base_dir, need / 1048576);
+}
+
+/* Not after a night of training. */
+static int check_output(const struct train *t, struct error *err)
+{
+    const char *path = t->a->output, *slash = strrchr(path, '/');
+    char dir[TRAIN_ARG_MAX];
+    struct stat st;
+
+    if (!path[0])
+        return 0;
+    snprintf(dir, sizeof(dir), "%.*s", slash > path ? (int)(slash - path) : 1,
+             slash ? path : ".");
+    if (access(dir, W_OK | X_OK))
+        return error_set(err, ERR_FILE, "output: folder '%.100s': %s", dir,
+                         strerror(errno));
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return error_set(err, ERR_FILE,
+                         "output: '%.120s' is there, and is no "
+                         "file",
+                         path);
+    return 0;
 }
 
 static double available_bytes(void)
@@ -155,7 +180,7 @@ static int check_batches(struct train *t, struct error *err)
 
 int train_guard_before(struct train *t, struct error *err)
 {
-    if (check_disk(t, err))
+    if (check_output(t, err) || check_disk(t, err))
         return -1;
     check_memory(t);
     return check_batches(t, err);
@@ -179,8 +204,8 @@ static void watch_norm(struct train *t)
 
 int train_guard_watch(struct train *t, struct error *err)
 {
-    double alpha = t->a->alpha * (t->teacher ? t->a->distill_triplets : 1);
-    bool stuck;
+    double alpha = t->a->alpha;
+    bool stuck; /* a teacher's loss has another place to stick at */
 
     if (!isfinite(t->loss) || !isfinite(t->gradient_norm))
         return error_set(err, ERR_TRAINING,
@@ -222,35 +247,43 @@ static void add(char *text, size_t len, const char *what, bool compare,
         snprintf(text + n, len - n, "%s%s: %.4f", join, what, after);
 }
 
+/* By more than is allowed; a figure that is none has fallen too. */
+static bool fell(double before, double after, double allowed)
+{
+    const double rounding = 1e-12;
+
+    return !(before - after <= allowed + rounding);
+}
+
 bool train_guard_worse(const struct train *t, const struct train_result *after,
                        char *text, size_t len)
 {
     const struct train_result *before = &t->at.before;
-    const double rounding = 1e-12;
-    bool held = t->at.have_before && before->held.there, worse = false;
+    bool held = t->at.have_before && before->held.there;
     bool lfw = t->at.have_before && before->lfw.there;
+    const struct train_figures *far_apart =
+        after->held.there ? &after->held : &after->lfw;
+    bool worse = far_apart->there && !(far_apart->apart >= collapsed);
     char what[80];
 
     text[0] = '\0';
-    if (after->held.there && after->held.apart < collapsed) {
-        add(text, len, "collapse, mean distance of strangers", held,
-            before->held.apart, after->held.apart);
-        worse = true;
-    }
+    if (worse)
+        add(text, len, "collapse, mean distance of strangers", false, 0,
+            far_apart->apart);
     if (after->held.there) {
         snprintf(what, sizeof(what), "VAL at FAR %g on held-out people",
                  t->a->guard_far);
         add(text, len, what, held, before->held.guard_val,
             after->held.guard_val);
         worse =
-            worse || (held && before->held.guard_val - after->held.guard_val >
-                                  t->a->guard_loss + rounding);
+            worse || (held && fell(before->held.guard_val,
+                                   after->held.guard_val, t->a->guard_loss));
     }
     if (after->lfw.there) {
         add(text, len, "LFW accuracy", lfw, before->lfw.accuracy,
             after->lfw.accuracy);
-        worse = worse || (lfw && before->lfw.accuracy - after->lfw.accuracy >
-                                     t->a->guard_lfw_loss + rounding);
+        worse = worse || (lfw && fell(before->lfw.accuracy, after->lfw.accuracy,
+                                      t->a->guard_lfw_loss));
     }
     return worse;
 }

@@ -10,6 +10,7 @@
 
 #include "core/engine/tensor.h"
 #include "core/face/distance.h"
+#include "core/train/calibrate.h"
 #include "core/train/evaluate.h"
 
 enum {
@@ -27,13 +28,11 @@ struct vectors {
 
 /* ---- vectors ------------------------------------------------------------- */
 
-static int ask(struct train *t, const struct train_set *s, int from,
-               struct error *err)
+static int ask(const struct train_set *s, int from, struct error *err)
 {
     static const uint64_t seeds[BATCH]; /* nothing is disturbed */
     int n = s->n - from < BATCH ? s->n - from : BATCH;
 
-    (void)t;
     return loader_ask(s->loader, s->photos + from, seeds, n, err);
 }
 
@@ -52,9 +51,17 @@ static int embed_batch(const struct train *t, const struct train_set *s,
     rows += (size_t)from * (size_t)t->dim;
     if (embedder_run(e, at, n, rows, &bad, err))
         return -1;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        float *row = rows + (size_t)i * (size_t)t->dim;
+
+        /* To leave it out would flatter the network. */
+        if (ok[i] && isnan(row[0]))
+            return error_set(err, ERR_TRAINING,
+                             "the network gives no vector for '%.100s'",
+                             s->data.photos[s->photos[from + i]].path);
         if (!ok[i])
-            rows[(size_t)i * (size_t)t->dim] = NAN;
+            row[0] = NAN;
+    }
     return 0;
 }
 
@@ -70,7 +77,7 @@ static int embed_set(struct train *t, const struct train_set *s,
     for (int from = 0; rc == 0 && from < s->n; from += BATCH) {
         for (; rc == 0 && asked < s->n && asked <= from + TRAIN_AHEAD * BATCH;
              asked += BATCH)
-            rc = ask(t, s, asked, err);
+            rc = ask(s, asked, err);
         rc = rc || train_stopping(t, err) ||
              embed_batch(t, s, e, chips, from, rows, err);
     }
@@ -136,6 +143,15 @@ static int held_pairs(const struct train *t, struct vectors *v,
     return rc;
 }
 
+static double mean_of(const double *x, int64_t n)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        sum += x[i];
+    return n > 0 ? sum / (double)n : NAN;
+}
+
 static double below(const double *x, int64_t n, double threshold)
 {
     int64_t k = 0;
@@ -180,13 +196,19 @@ static double best_accuracy(const struct vectors *v)
     return best;
 }
 
+/* Of calibrate and evaluate too: of fewer pairs a rate says nothing. */
+static bool enough(double far, int64_t n_impostor)
+{
+    return far * (double)n_impostor >= CALIBRATE_LEAST_ACCEPTED - 1e-9;
+}
+
 /* Thresholds at 1e-1 … 1e-4, as far as there are pairs for them. */
 static void thresholds(struct vectors *v, struct train_result *out)
 {
     static const double fars[4] = {1e-1, 1e-2, 1e-3, 1e-4};
 
     out->n_thresholds = 0;
-    for (int i = 0; i < 4 && fars[i] * (double)v->n_impostor >= 1; i++) {
+    for (int i = 0; i < 4 && enough(fars[i], v->n_impostor); i++) {
         struct model_threshold *m = &out->thresholds[out->n_thresholds++];
 
         m->far = fars[i];
@@ -213,8 +235,7 @@ static int measure_held(struct train *t, struct vectors *v,
     f->there = true;
     f->accuracy = best_accuracy(v);
     f->accuracy_std = NAN;
-    for (int64_t i = 0; i < v->n_impostor; i++)
-        f->apart += v->impostor[i] / (double)v->n_impostor;
+    f->apart = mean_of(v->impostor, v->n_impostor);
     for (int i = 0; i < 3; i++)
         f->val[i] = val_at(v, rates[i], &threshold, &n);
     f->guard_val = val_at(v, t->a->guard_far, &threshold, &n);
@@ -295,6 +316,7 @@ static int measure_lfw(struct train *t, struct vectors *v,
             if (!l.same[i] && !isnan(l.distances[i]))
                 v->impostor[v->n_impostor++] = l.distances[i];
         rc = figures_of_list(&l, &out->lfw, err);
+        out->lfw.apart = mean_of(v->impostor, v->n_impostor);
     }
     if (!rc && !out->held.there)
         thresholds(v, out);

@@ -27,7 +27,7 @@ struct train_figures {
     bool there;
     double accuracy, accuracy_std, val[3]; /* at 1e-1, 1e-2, 1e-3 */
     double guard_val;                      /* held: at guard_far */
-    double apart; /* held: mean distance of impostor pairs */
+    double apart;                          /* mean distance of impostor pairs */
 };
 struct train_result {
     struct train_figures held, lfw;
@@ -48,6 +48,8 @@ struct train_counters {
     int64_t seed, batch_size, optimizer, mode;
     uint64_t data;   /* hash of names */
     char parent[65]; /* id of the pretrained model */
+    char teacher[65];
+    uint64_t measured; /* hash of what `before` was measured on, and how */
     bool have_before;
     struct train_result before;
     /* the watch of train_guard.c */

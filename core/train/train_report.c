@@ -139,6 +139,15 @@ static int write_arguments(const struct train *t, struct error *err)
     return close_text(f, "arguments.txt", err);
 }
 
+/* As a shell takes it. */
+static void write_quoted(FILE *f, const char *text)
+{
+    fputc('\'', f);
+    for (; *text; text++)
+        fputs(*text == '\'' ? "'\\''" : (char[]){*text, '\0'}, f);
+    fputc('\'', f);
+}
+
 /* The arguments that are not the defaults, as a command line. */
 static void write_command(FILE *f, const struct train_args *a)
 {
@@ -156,8 +165,10 @@ static void write_command(FILE *f, const struct train_args *a)
             continue;
         train_args_get(a, &list[i], text, sizeof(text));
         train_args_get(defaults, &list[i], def, sizeof(def));
-        if (strcmp(text, def) != 0)
-            fprintf(f, " --%s='%s'", list[i].name, text);
+        if (strcmp(text, def) == 0)
+            continue;
+        fprintf(f, " --%s=", list[i].name);
+        write_quoted(f, text);
     }
     fputc('\n', f);
     free(defaults);
