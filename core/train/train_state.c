@@ -13,18 +13,57 @@ enum {
     MOST_PARTS = 10
 };
 
+/* FNV-1a. */
+static const uint64_t hash_begin = 0xcbf29ce484222325u;
+
+static uint64_t hash_number(uint64_t h, uint64_t x)
+{
+    return (h ^ x) * 0x100000001b3u;
+}
+
+static uint64_t hash_text(uint64_t h, const char *text)
+{
+    for (; *text; text++)
+        h = hash_number(h, (unsigned char)*text);
+    return h;
+}
+
+static uint64_t hash_photo(uint64_t h, const struct dataset_photo *p)
+{
+    const char *name = strrchr(p->path, '/');
+
+    return hash_number(hash_text(h, name ? name : p->path),
+                       (unsigned)p->person);
+}
+
 /* Who is in the data, in which files: folders may have moved as a whole. */
 static uint64_t data_hash(const struct dataset *d)
 {
-    uint64_t h = 0xcbf29ce484222325u;
+    uint64_t h = hash_begin;
 
-    for (int i = 0; i < d->n_photos; i++) {
-        const char *name = strrchr(d->photos[i].path, '/');
+    for (int i = 0; i < d->n_photos; i++)
+        h = hash_photo(h, &d->photos[i]);
+    return h;
+}
 
-        name = name ? name : d->photos[i].path;
-        for (; *name; name++)
-            h = (h ^ (unsigned char)*name) * 0x100000001b3u;
-        h = (h ^ (unsigned)d->photos[i].person) * 0x100000001b3u;
+/* Figures before and after are comparable where this is the same. */
+static uint64_t measured_hash(const struct train *t)
+{
+    const struct pairs *p = &t->lfw.pairs;
+    uint64_t h = hash_begin, far;
+
+    memcpy(&far, &t->a->guard_far, sizeof(far));
+    h = hash_number(h, far);
+    h = hash_number(h, (unsigned)t->a->lfw_nrof_folds);
+    h = hash_number(h, t->held.data.raw + 2u * t->lfw.data.raw);
+    for (int i = 0; i < t->held.n; i++)
+        h = hash_photo(h, &t->held.data.photos[t->held.photos[i]]);
+    for (int i = 0; i < p->n_photos; i++)
+        h = hash_text(h, p->photos[i]);
+    for (int i = 0; i < p->n_pairs; i++) {
+        h = hash_number(h, (unsigned)p->pairs[i].photo[0]);
+        h = hash_number(h, (unsigned)p->pairs[i].photo[1]);
+        h = hash_number(h, p->pairs[i].same + 2u * (unsigned)p->pairs[i].fold);
     }
     return h;
 }
@@ -39,8 +78,11 @@ void train_state_identify(struct train *t)
     t->at.batch_size = t->a->batch_size;
     t->at.mode = t->a->harmonic ? 2 : t->rounds;
     t->at.data = data_hash(&t->data);
+    t->at.measured = measured_hash(t);
     if (t->parent)
         memcpy(t->at.parent, t->parent->id, sizeof(t->at.parent));
+    if (t->teacher)
+        memcpy(t->at.teacher, t->teacher->id, sizeof(t->at.teacher));
 }
 
 /* Of the round, what is there; the lengths say how much. */
@@ -206,6 +248,8 @@ static int check_same(const struct train *t, const struct train_counters *was,
         what = "another batch_size";
     else if (was->mode != now->mode)
         what = "another way of learning (triplets, harmonic, distill)";
+    else if (strcmp(was->teacher, now->teacher) != 0)
+        what = "another teacher (distill)";
     return what ? error_set(err, ERR_BAD_FIELD,
                             "resume: the checkpoint's run had %s", what)
                 : 0;
@@ -214,7 +258,7 @@ static int check_same(const struct train *t, const struct train_counters *was,
 int train_state_load(struct train *t, const char *path, struct error *err)
 {
     struct checkpoint_part parts[MOST_PARTS];
-    struct train_counters now = t->at;
+    struct train_counters now = t->at, was;
     int64_t n_photos, n_triplets;
     int n;
 
@@ -225,15 +269,16 @@ int train_state_load(struct train *t, const char *path, struct error *err)
     n = list_parts(t, parts);
     if (checkpoint_load(path, parts, n, err))
         return -1;
-    {
-        struct train_counters was = t->at;
-
-        t->at = now;
-        was.parent[sizeof(was.parent) - 1] = '\0';
-        if (check_same(t, &was, err))
-            return -1;
-        t->at = was;
-    }
+    was = t->at;
+    t->at = now;
+    was.parent[sizeof(was.parent) - 1] = '\0';
+    was.teacher[sizeof(was.teacher) - 1] = '\0';
+    if (check_same(t, &was, err))
+        return -1;
+    /* On other people, or at another rate, `before` is measured again. */
+    was.have_before = was.have_before && was.measured == now.measured;
+    was.measured = now.measured;
+    t->at = was;
     if (check_round(t, n_photos, n_triplets) || t->at.step < 0 ||
         t->at.round < 0)
         return error_set(err, ERR_BAD_FIELD,

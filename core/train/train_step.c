@@ -176,7 +176,9 @@ static void lay_old(struct train *t)
     int64_t n = t->round.n_photos;
 
     memset(t->fixed, 0, (size_t)t->n_batch * sizeof(*t->fixed));
-    for (int i = 0; t->round.old && i < t->n_batch / 3; i++) {
+    if (!t->round.old || t->round.n_triplets == 0) /* a dry check */
+        return;
+    for (int i = 0; i < t->n_batch / 3; i++) {
         const struct triplet *x = triplet_at(t, 0, i);
         const int rows[3] = {x->a, x->p, x->n};
 

@@ -90,8 +90,10 @@ static void it_learns_and_leaves_a_model(void **state)
     assert_string_equal(m->contract.licence, "CC0");
     assert_int_equal(m->contract.dim, DIM);
     assert_int_equal(m->contract.scale, SCALE_FIXED);
-    assert_int_equal(m->contract.n_thresholds, 2); /* of 216 pairs */
-    assert_true(m->contract.thresholds[1].n_impostor == 216);
+    /* 216 pairs: a rate of 1e-2 would let two of them pass, which is no rate */
+    assert_int_equal(m->contract.n_thresholds, 1);
+    assert_true(m->contract.thresholds[0].n_impostor == 216);
+    assert_int_equal(m->contract.thresholds[0].n_accepted, 21);
     assert_non_null(strstr(m->contract.source, "8 people, 48 photos"));
     assert_null(strstr(m->contract.source, "/"));
     model_free(m);
@@ -259,6 +261,60 @@ static void only_the_same_run_goes_on(void **state)
     free(a);
 }
 
+/* A teacher's numbers are in the loss: another one is another run. */
+static void another_teacher_is_another_run(void **state)
+{
+    struct train_args *a = small_args();
+    struct seen s = {.stop_step = 2};
+    struct error err = {0};
+
+    (void)state;
+    set(a, "distill", at("start.onnx"));
+    must_run(a, &s);
+    set(a, "resume", s.checkpoint);
+    set(a, "distill", at("learned.onnx")); /* by the first test */
+    assert_int_equal(run(a, &s, &err), -1);
+    assert_non_null(strstr(err.text, "another teacher"));
+    free(a);
+}
+
+/* What a guard compares was measured on the same people at the same rate, or
+ * is measured again. */
+static void other_figures_are_measured_anew(void **state)
+{
+    static const char *const cases[][2] = {
+        {"guard_far", "0.1"}, {"holdout_dir", "others"}, {"lfw_dir", "others"}};
+    FILE *f = fopen(at("few.txt"), "w");
+
+    (void)state;
+    assert_non_null(f);
+    write_people(at("others"), 40, 6, 2);
+    for (int i = 0; i < 6; i++)
+        fprintf(f,
+                "person%02d/0.jpg person%02d/1.jpg 1\n"
+                "person%02d/0.jpg person%02d/1.jpg 0\n",
+                40 + i, 40 + i, 40 + i, 40 + (i + 1) % 6);
+    fclose(f);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct train_args *a = small_args();
+        struct seen s = {.stop_step = 2};
+        const char *value = cases[i][1];
+
+        set(a, "lfw_pairs", at("few.txt"));
+        set(a, "lfw_nrof_folds", "3");
+        set(a, "force", "true");
+        if (i == 1) /* nobody of data_dir is held out, then as now */
+            set(a, "holdout_dir", at("faces"));
+        must_run(a, &s);
+        set(a, "resume", s.checkpoint);
+        set(a, cases[i][0], strcmp(value, "others") ? value : at(value));
+        s.stop_step = 0;
+        must_run(a, &s);
+        assert_int_equal(s.n_before, i == 2 ? 2 : 1);
+        free(a);
+    }
+}
+
 /* ---- the guard ----------------------------------------------------------- */
 
 static void a_worse_model_is_refused(void **state)
@@ -378,6 +434,51 @@ static void numbers_that_are_none_end_the_run(void **state)
     if (!strstr(err.text, "batch") ||
         (!strstr(err.text, "gradient norm") && !strstr(err.text, "not finite")))
         fail_msg("%s", err.text);
+    free(a);
+}
+
+/* Pairs have a say of their own. */
+static void a_fall_on_pairs_is_refused(void **state)
+{
+    struct train_args *a = small_args();
+    struct seen s = {0};
+    FILE *f = fopen(at("known.txt"), "w");
+    double before, after;
+
+    (void)state;
+    set(a, "pretrained_model", at("learned.onnx"));
+    assert_non_null(f);
+    for (int i = 0; i < 60; i++)
+        fprintf(f, "person%02d/%d.jpg person%02d/%d.jpg %d\n", i / 5, i % 5,
+                i % 2 ? i / 5 : (i / 5 + 1) % 12, 5 - i % 5, i % 2);
+    fclose(f);
+    set(a, "lfw_pairs", at("known.txt"));
+    set(a, "lfw_dir", at("faces"));
+    set(a, "holdout", "0");
+    set(a, "alpha", "2");
+    set(a, "learning_rate", "30");
+    set(a, "optimizer", "MOM");
+    set(a, "max_nrof_epochs", "1");
+    set(a, "moving_average_decay", "0");
+    must_run(a, &s);
+    assert_null(strstr(s.text, "held-out"));
+    assert_non_null(strstr(s.text, "LFW accuracy"));
+    if (s.outcome != TRAIN_REFUSED)
+        fail_msg("%s", s.text);
+    assert_non_null(strstr(s.text, "collapse"));
+    set(a, "guard_lfw_loss", "1"); /* which allows no collapse */
+    must_run(a, &s);
+    assert_int_equal(s.outcome, TRAIN_REFUSED);
+    set(a, "guard_lfw_loss", "0");
+    set(a, "alpha", "0.8");
+    set(a, "learning_rate", "1");
+    must_run(a, &s);
+    assert_null(strstr(s.text, "collapse"));
+    assert_int_equal(sscanf(strstr(s.text, "accuracy: "),
+                            "accuracy: %lf before, %lf after", &before, &after),
+                     2);
+    assert_int_equal(s.outcome,
+                     after < before ? TRAIN_REFUSED : TRAIN_PUBLISHED);
     free(a);
 }
 
@@ -530,8 +631,11 @@ int main(void)
         cmocka_unit_test(a_stopped_run_goes_on_bit_for_bit),
         cmocka_unit_test(stopping_works_in_every_phase),
         cmocka_unit_test(only_the_same_run_goes_on),
+        cmocka_unit_test(another_teacher_is_another_run),
+        cmocka_unit_test(other_figures_are_measured_anew),
         cmocka_unit_test(a_worse_model_is_refused),
         cmocka_unit_test(a_loss_that_is_allowed_is_published),
+        cmocka_unit_test(a_fall_on_pairs_is_refused),
         cmocka_unit_test(a_collapse_ends_the_run),
         cmocka_unit_test(a_dead_network_is_told_before),
         cmocka_unit_test(numbers_that_are_none_end_the_run),

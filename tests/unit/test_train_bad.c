@@ -109,6 +109,15 @@ static void copies_are_no_pairs(void **state)
     must_run(a, &s);
     assert_int_equal(s.n_losses, 0);
     assert_non_null(strstr(s.warning, "no triplets are left"));
+    /* A harmonic round without triplets is kept, and goes on, as any other. */
+    set(a, "harmonic", "true");
+    s.stop_phase = "after";
+    must_run(a, &s);
+    assert_int_equal(s.outcome, TRAIN_STOPPED);
+    set(a, "resume", s.checkpoint);
+    s.stop_phase = NULL;
+    must_run(a, &s);
+    assert_int_equal(s.n_losses, 0);
     free(a);
 }
 
@@ -248,6 +257,10 @@ static void a_damaged_checkpoint_is_refused(void **state)
     set(a, "resume", s.checkpoint);
     set(a, "force", "true");
     s.stop_step = 0;
+    s.stop_phase = "train";
+    must_run(a, &s);
+    assert_non_null(strstr(s.warning, "also holds checkpoint-3"));
+    s.stop_phase = NULL;
     must_run(a, &s);
     assert_int_equal(s.n_losses, 4);
     set(a, "resume", s.checkpoint);
@@ -308,6 +321,11 @@ static void folders_that_cannot_be_made(void **state)
     set(a, "models_base_dir", at("models"));
     set(a, "logs_base_dir", at("file"));
     refused(a, ERR_FILE, "is no folder");
+    set(a, "logs_base_dir", at("logs"));
+    set(a, "output", at("nowhere/model.onnx")); /* told before, not after */
+    refused(a, ERR_FILE, "output: folder '");
+    set(a, "output", at("faces"));
+    refused(a, ERR_FILE, "is no file");
     free(a);
 }
 
