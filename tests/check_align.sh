@@ -96,6 +96,8 @@ run 0 "$dir/in" "$dir/jpeg" --detectors "$models" --quality 95
 run 0 "$dir/in" "$dir/model" --model "$models/embedder.onnx"
 [ "$(size "$dir/model/ann/1.png")" = "112 112" ] || fail "not the model's size"
 cmp "$dir/model/ann/1.png" "$dir/arc/ann/1.png" || fail "not the model's crop"
+run 0 "$dir/in" "$dir/both" --model "$models/embedder.onnx" --crop arcface-112
+cmp "$dir/both/ann/1.png" "$dir/arc/ann/1.png" || fail "--crop beside --model"
 
 # Several faces, largest first; and grey PGM.
 mkdir -p "$dir/group/all" "$dir/grey"

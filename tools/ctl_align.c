@@ -11,10 +11,10 @@
 #include <unistd.h>
 
 #include "tools/aligner.h"
+#include "tools/ctl_parse.h"
 
 enum {
     MOST_FAILED_SHOWN = 10,
-    BAR = 40,
     PLAIN_EVERY_S = 10, /* between lines where there is no terminal */
     MOST_SIDE = 1024,
     MOST_FOLDER = 4096
@@ -49,7 +49,7 @@ struct arguments {
 };
 
 struct screen { /* the callbacks' state */
-    bool terminal;
+    struct ctl_progress bar;
     struct timespec told;
     int n_failed;
     FILE *failures;
@@ -58,15 +58,11 @@ struct screen { /* the callbacks' state */
 static void show_progress(void *user, int done, int total)
 {
     struct screen *s = user;
-    int filled = total > 0 ? (int)((long long)done * BAR / total) : BAR;
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    if (s->terminal) {
-        fprintf(stderr, "\r[%.*s%*s] %d/%d photos%s", filled,
-                "########################################", BAR - filled, "",
-                done, total, done == total ? "\n" : "");
-        fflush(stderr);
+    if (s->bar.terminal) {
+        ctl_show_progress(&s->bar, done, total);
     } else if (now.tv_sec - s->told.tv_sec >= PLAIN_EVERY_S) {
         fprintf(stderr, "%d/%d photos\n", done, total);
         s->told = now;
@@ -117,19 +113,6 @@ static const struct option options[] = {
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0}};
 
-static bool parse_whole(const char *text, int least, int most, int *out)
-{
-    char *end;
-    long v;
-
-    errno = 0;
-    v = strtol(text, &end, 10);
-    if (end == text || *end || errno || v < least || v > most)
-        return false;
-    *out = (int)v;
-    return true;
-}
-
 static bool take_argument(struct arguments *a, int which, const char *text)
 {
     struct error err;
@@ -147,24 +130,24 @@ static bool take_argument(struct arguments *a, int which, const char *text)
         return contract_parse_crop(&a->run.crop, text, &err) == 0 &&
                a->run.crop.crop != CROP_NONE;
     case ARG_SIZE:
-        return parse_whole(text, 16, MOST_SIDE, &a->size);
+        return ctl_parse_int(text, 16, MOST_SIDE, &a->size);
     case ARG_MARGIN:
-        return parse_whole(text, 0, MOST_SIDE, &a->margin);
+        return ctl_parse_int(text, 0, MOST_SIDE, &a->margin);
     case ARG_ALL:
         a->run.all_faces = true;
         return true;
     case ARG_MIN_FACE:
-        if (!parse_whole(text, 12, 100000, &v))
+        if (!ctl_parse_int(text, 12, 100000, &v))
             return false;
         a->run.min_face = (float)v;
         return true;
     case ARG_THREADS:
-        return parse_whole(text, 1, 64, &a->run.n_threads);
+        return ctl_parse_int(text, 1, 64, &a->run.n_threads);
     case ARG_PNG:
         a->png = true;
         return true;
     case ARG_QUALITY:
-        return parse_whole(text, 1, 100, &a->run.quality);
+        return ctl_parse_int(text, 1, 100, &a->run.quality);
     default:
         a->failures = text;
         return true;
@@ -193,7 +176,7 @@ static int settle_crop(struct arguments *a)
                             c->crop_margin, c->crop_size);
         return -1;
     }
-    if (a->size || !a->model)
+    if (a->size || a->crop_given || !a->model)
         c->width = c->height = a->size ? a->size : 112;
     return -1;
 }
@@ -260,7 +243,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 
 static int run(struct arguments *a)
 {
-    struct screen screen = {.terminal = isatty(STDERR_FILENO)};
+    struct screen screen = {.bar = {isatty(STDERR_FILENO)}};
     struct aligner_counts n;
     struct error err = {0};
     int rc;

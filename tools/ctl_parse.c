@@ -1,5 +1,5 @@
 /* tools/ctl_parse.c - arguments and the progress bar of the commands that
- * measure: evaluate and calibrate. */
+ * go through many photos: evaluate, calibrate and align. */
 #include "tools/ctl_parse.h"
 
 #include <math.h>

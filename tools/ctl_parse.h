@@ -1,5 +1,5 @@
-/* tools/ctl_parse.h - arguments and the progress bar of the commands that
- * measure. Thread: main. */
+/* tools/ctl_parse.h - arguments and the progress bar of the commands that go
+ * through many photos. Thread: main. */
 #ifndef TOOLS_CTL_PARSE_H
 #define TOOLS_CTL_PARSE_H
 
