@@ -81,7 +81,7 @@ static int begin(struct train *t, struct error *err)
         return -1;
     if (resume[0] && !t->a->dry_run)
         warn_of_later(t);
-    t->started = t->last_saved = train_now();
+    t->started = train_now();
     t->first_step = t->asked = t->at.step;
     return 0;
 }

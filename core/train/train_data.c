@@ -141,7 +141,7 @@ static int open_held(struct train *t, struct error *err)
         if (dataset_split(&t->data, a->holdout,
                           train_seed(t, TRAIN_SEED_HOLDOUT, 0), &t->held.data,
                           err))
-            return error_context(err, "holdout %g", a->holdout);
+            return error_context(err, "holdout (0: nobody; or holdout_dir)");
     } else {
         train_report_warn(t, "holdout is 0: nobody is kept to measure the "
                              "model on");

@@ -163,6 +163,7 @@ static int check_batches(struct train *t, struct error *err)
     memcpy(kept, t->learn->statistics, n * sizeof(*kept));
     for (int i = 0; rc == 0 && i < CHECK_BATCHES; i++) {
         rc = train_stopping(t, err) || check_batch(t, i, &spread, err);
+        train_report_failures(t, t->loader, &t->n_told);
         widest = spread > widest ? spread : widest;
     }
     memcpy(t->learn->statistics, kept, n * sizeof(*kept));

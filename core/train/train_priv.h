@@ -46,14 +46,12 @@ struct train_counters {
     double elapsed_s;
     /* What must be the same when it goes on. */
     int64_t seed, batch_size, optimizer, mode;
-    uint64_t data;   /* hash of names */
-    char parent[65]; /* id of the pretrained model */
-    char teacher[65];
-    uint64_t measured; /* hash of what `before` was measured on, and how */
+    uint64_t data, measured;      /* hashes: of names; of what `before` was
+                                     measured on, and how */
+    char parent[65], teacher[65]; /* ids of models */
     bool have_before;
     struct train_result before;
-    /* the watch of train_guard.c */
-    double norm;             /* moving mean of the gradient's */
+    double norm;             /* train_guard.c: moving mean of the gradient's */
     int64_t n_flat, n_stuck; /* batches in a row */
     int64_t round_triplets;  /* of the latest round */
 };
@@ -125,8 +123,8 @@ struct train {
     char models[TRAIN_MAX_PATH], logs[TRAIN_MAX_PATH];
     struct events *events;
     bool events_failed;
-    double started, last_saved; /* monotonic seconds */
-    int64_t first_step;         /* of this process */
+    double started;     /* monotonic seconds */
+    int64_t first_step; /* of this process */
     double faces_per_s;
 };
 

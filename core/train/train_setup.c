@@ -358,7 +358,7 @@ int train_setup_network(struct train *t, struct error *err)
                          TRAIN_MAX_ROUND);
     if (a->learning_rate < 0 &&
         schedule_load(a->learning_rate_schedule_file, &t->schedule, err))
-        return -1;
+        return error_context(err, "learning_rate_schedule_file");
     if (optim_parse(a->optimizer, &rule, err) || load_network(t, err) ||
         make_plans(t, err))
         return -1;

@@ -147,8 +147,7 @@ int train_state_save(struct train *t, struct error *err)
     t->at.elapsed_s = elapsed;
     if (rc)
         return -1;
-    t->last_saved = train_now();
-    train_report_scalar(t, "time/save_variables", t->last_saved - began);
+    train_report_scalar(t, "time/save_variables", train_now() - began);
     if (t->fn)
         t->fn(t->ctx, &(struct train_event){.kind = TRAIN_CHECKPOINT,
                                             .path = path,
