@@ -225,13 +225,33 @@ static json_t *answer(const struct job *job, const struct ask *ask,
                      "thresholds", rates_json(c), "applied", ask->apply);
 }
 
+/* Put rows in force for the model that serves; none: its own again. With the
+ * setting far, one of them must be for that rate: no request without one of
+ * its own could be answered, and no start would work. */
+static int apply(struct job *job, const struct model_threshold *rows, int n,
+                 struct error *err)
+{
+    const struct model *m = job->serving->model;
+    double far = atomic_load(&job->server->config)->far;
+    struct model_threshold all[MODEL_MAX_THRESHOLDS];
+
+    if (n > 0)
+        memcpy(all, rows, (size_t)n * sizeof(*rows));
+    if (far > 0 &&
+        !model_threshold(all, thresholds_merge(&m->contract, all, n), far))
+        return error_set(err, ERR_CONFLICT,
+                         "setting far = %g: the model would have no threshold "
+                         "for that false-accept rate or less",
+                         far);
+    return thresholds_apply(job->server->thresholds, m->id, rows, n, err);
+}
+
 static int calibrate(struct job *job, const struct ask *ask, struct error *err)
 {
     struct server *server = job->server;
     const struct calibrate_options opt = {
         .far = ask->far, .n_far = ask->n_far, .stop = &server->stopping};
     struct model_threshold rows[MODEL_MAX_THRESHOLDS];
-    const char *id = job->serving->model->id;
     struct store_gallery gallery;
     struct calibration c;
     struct sample s = {0};
@@ -249,14 +269,14 @@ static int calibrate(struct job *job, const struct ask *ask, struct error *err)
     if (!body)
         return error_set(err, ERR_NOMEM, "no memory for the answer");
     if (ask->apply &&
-        thresholds_apply(server->thresholds, id, rows,
-                         calibrate_thresholds(&c, rows), err) != 0) {
+        apply(job, rows, calibrate_thresholds(&c, rows), err) != 0) {
         json_decref(body);
         return -1;
     }
     log_event(LOG_LEVEL_INFO, "calibrate",
               "gallery=%s model=%.12s faces=%d people=%d rates=%d applied=%d",
-              ask->gallery, id, c.n_faces, c.n_people, c.n_rates, ask->apply);
+              ask->gallery, job->serving->model->id, c.n_faces, c.n_people,
+              c.n_rates, ask->apply);
     job_answer(job, 200, body);
     return 0;
 }
@@ -284,7 +304,6 @@ int api_calibrate(struct job *job, struct error *err)
 
 int api_calibrate_remove(struct job *job, struct error *err)
 {
-    const char *id = job->serving->model->id;
     struct model_threshold rows[MODEL_MAX_THRESHOLDS];
     bool own;
     int rc = 0;
@@ -293,7 +312,7 @@ int api_calibrate_remove(struct job *job, struct error *err)
         return -1;
     thresholds_of(job->server->thresholds, job->serving->model, rows, &own);
     if (own)
-        rc = thresholds_apply(job->server->thresholds, id, NULL, 0, err);
+        rc = apply(job, NULL, 0, err);
     atomic_store(&job->server->calibrating, false);
     if (rc != 0)
         return -1;

@@ -167,11 +167,21 @@ static bool agrees(const struct model_threshold *c,
     return true;
 }
 
+int thresholds_merge(const struct contract *c,
+                     struct model_threshold rows[MODEL_MAX_THRESHOLDS], int n)
+{
+    int n_own = n;
+
+    for (int k = 0; k < c->n_thresholds && n < MODEL_MAX_THRESHOLDS; k++)
+        if (agrees(&c->thresholds[k], rows, n_own))
+            rows[n++] = c->thresholds[k];
+    return n;
+}
+
 int thresholds_of(struct thresholds *t, const struct model *m,
                   struct model_threshold out[MODEL_MAX_THRESHOLDS], bool *own)
 {
-    const struct contract *c = &m->contract;
-    int i, n = 0, n_own;
+    int i, n = 0;
 
     pthread_mutex_lock(&t->lock);
     i = find(t, m->id);
@@ -180,13 +190,9 @@ int thresholds_of(struct thresholds *t, const struct model *m,
         memcpy(out, t->all[i].rows, (size_t)n * sizeof(*out));
     }
     pthread_mutex_unlock(&t->lock);
-    n_own = n;
-    for (int k = 0; k < c->n_thresholds && n < MODEL_MAX_THRESHOLDS; k++)
-        if (agrees(&c->thresholds[k], out, n_own))
-            out[n++] = c->thresholds[k];
     if (own)
         *own = i >= 0;
-    return n;
+    return thresholds_merge(&m->contract, out, n);
 }
 
 /* --- changing ---------------------------------------------------------------

@@ -22,9 +22,12 @@ struct thresholds;
 struct thresholds *thresholds_open(const char *data_dir, struct error *err);
 void thresholds_close(struct thresholds *t); /* NULL is fine */
 
-/* Those in force for a model: measured here, and of its contract those of
- * other rates that do not contradict them. Returns how many. *own (may be
- * NULL): some were measured here. */
+/* Fill up n rows that were measured here with those of the contract that are
+ * of other rates and do not contradict them. Returns how many. */
+int thresholds_merge(const struct contract *c,
+                     struct model_threshold rows[MODEL_MAX_THRESHOLDS], int n);
+/* Those in force for a model, merged. Returns how many. *own (may be NULL):
+ * some were measured here. */
 int thresholds_of(struct thresholds *t, const struct model *m,
                   struct model_threshold out[MODEL_MAX_THRESHOLDS], bool *own);
 

@@ -733,8 +733,20 @@ def _(ctx):
         expect(d.request("DELETE", "/admin/calibrate"), 200, removed=False)
         data = d.data
         d.stop()
-        # settings that cannot be met, and a damaged file
+        # what the setting far needs is not taken away
         path = os.path.join(data, "thresholds.json")
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump({"version": 1, "models": {info["id"]: [
+                {"far": 1e-4, "threshold": 1.3, "pairs": 30000, "accepted": 3}]}}, f)
+        d = Daemon(models(ctx), "--far", "1e-4", data=data)
+        a = expect(d.request("DELETE", "/admin/calibrate"), 409, "conflict")
+        assert "far = 0.0001" in a.json["detail"], repr(a)
+        expect(d.post("/admin/calibrate", {"gallery": "cal", "far": [0.05], "apply": True}), 409,
+               "conflict")
+        expect(d.post("/verify", two), 200, threshold=1.3, far=1e-4)
+        d.stop()
+        os.unlink(path)
+        # settings that cannot be met, and a damaged file
         for args, text, words in (
                 (["--far", "1e-4"], None, "far = 0.0001"),
                 (["--far", "0.1", "--threshold", "1"], None, "cannot both be set"),
