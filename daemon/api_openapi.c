@@ -89,24 +89,59 @@ static int add_problem(json_t *responses, const char *status)
                                reference("responses", "problem"));
 }
 
-/* The status of a request that worked, where it is not 200. */
-static const char *success(const struct route *r)
+/* Statuses of a request that worked, where they are not 200 alone; also may be
+ * NULL. */
+static void successes(const struct route *r, const char **first,
+                      const char **also)
 {
     static const struct {
-        const char *method, *path, *status;
+        const char *method, *path, *first, *also;
     } others[] = {
-        {"POST", "/enroll", "201"},
-        {"POST", "/admin/models", "201"},
-        {"POST", "/admin/finetune", "202"},
-        {"POST", "/admin/jobs/{id}/resume", "202"},
-        {"POST", "/admin/models/{id}/activate", "202"},
+        {"POST", "/enroll", "201", NULL},
+        {"POST", "/admin/models", "201", "200"},
+        {"POST", "/admin/finetune", "202", NULL},
+        {"DELETE", "/admin/jobs/{id}", "200", "202"},
+        {"POST", "/admin/jobs/{id}/resume", "202", NULL},
+        {"POST", "/admin/models/{id}/activate", "202", NULL},
+        {"POST", "/admin/models/rollback", "200", "202"},
     };
 
-    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
-        if (strcmp(r->method, others[i].method) == 0 &&
-            strcmp(r->path, others[i].path) == 0)
-            return others[i].status;
-    return "200";
+    *first = "200";
+    *also = NULL;
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        if (strcmp(r->method, others[i].method) != 0 ||
+            strcmp(r->path, others[i].path) != 0)
+            continue;
+        *first = others[i].first;
+        *also = others[i].also;
+    }
+}
+
+static int add_success(json_t *responses, const struct route *r,
+                       const char *status, const char *operation)
+{
+    bool text = strcmp(r->path, "/metrics") == 0;
+
+    return json_object_set_new(
+        responses, status,
+        json_pack("{s:s, s:{s:{s:o}}}", "description", r->summary, "content",
+                  text ? "text/plain" : "application/json", "schema",
+                  reference("schemas", operation)));
+}
+
+/* Requests that change what is kept, and so may conflict with it or find the
+ * disk full. */
+static int add_kept(json_t *responses, const struct route *r)
+{
+    bool admin = strncmp(r->path, "/admin/", 7) == 0;
+
+    if (!(admin && strcmp(r->method, "GET") != 0) &&
+        strcmp(r->path, "/enroll") != 0)
+        return 0;
+    if (strcmp(r->path, "/admin/finetune") != 0 &&
+        add_problem(responses, "409") != 0)
+        return -1;
+    return add_problem(responses, "507");
 }
 
 static json_t *responses(const struct route *r, const char *operation)
@@ -114,17 +149,16 @@ static json_t *responses(const struct route *r, const char *operation)
     static const char *const always[] = {"400", "408", "431", "500", "503"};
     static const char *const keyed[] = {"401", "403", "429"};
     static const char *const bodied[] = {"411", "413", "415"};
-    bool text = strcmp(r->path, "/metrics") == 0;
+    const char *first, *also;
     json_t *o = json_object();
     int rc = 0;
 
     if (!o)
         return NULL;
-    rc |= json_object_set_new(
-        o, success(r),
-        json_pack("{s:s, s:{s:{s:o}}}", "description", r->summary, "content",
-                  text ? "text/plain" : "application/json", "schema",
-                  reference("schemas", operation)));
+    successes(r, &first, &also);
+    rc |= add_success(o, r, first, operation);
+    if (also)
+        rc |= add_success(o, r, also, operation);
     for (size_t i = 0; i < sizeof(always) / sizeof(always[0]); i++)
         rc |= add_problem(o, always[i]);
     for (size_t i = 0; r->rights && i < sizeof(keyed) / sizeof(keyed[0]); i++)
@@ -136,15 +170,7 @@ static json_t *responses(const struct route *r, const char *operation)
         rc |= add_problem(o, "404");
     if (r->prepare || r->max_body == ROUTE_MODEL_BODY)
         rc |= add_problem(o, "422");
-    if (strncmp(r->path, "/admin/jobs/", 12) == 0)
-        rc |= add_problem(o, "409");
-    if (strcmp(r->path, "/admin/finetune") == 0)
-        rc |= add_problem(o, "507");
-    if (strncmp(r->path, "/admin/models/", 14) == 0 &&
-        strcmp(r->method, "GET") != 0)
-        rc |= add_problem(o, "409");
-    if (strcmp(success(r), "201") == 0)
-        rc |= add_problem(o, "409") | add_problem(o, "507");
+    rc |= add_kept(o, r);
     if (rc < 0) {
         json_decref(o);
         return NULL;

@@ -196,11 +196,17 @@ def _(ctx):
             for v in node:
                 walk(v)
     walk(doc)
-    told = set(re.findall(r"^### (\w+) (\S+)$",
-                          read(os.path.join(os.path.dirname(__file__), "..", "..",
-                                            "api.md")).decode(), re.M))
-    mine = {(m.upper(), p) for p, ms in doc["paths"].items() for m in ms}
-    assert mine == told, mine ^ told
+    text = read(os.path.join(os.path.dirname(__file__), "..", "..", "api.md")).decode()
+    told = {(m, p): rest for m, p, rest in
+            re.findall(r"^### (\w+) (\S+)$(.*?)(?=^##)", text, re.M | re.S)}
+    mine = {(m.upper(), p): o for p, ms in doc["paths"].items() for m, o in ms.items()}
+    assert set(mine) == set(told), set(mine) ^ set(told)
+    for key, rest in told.items():  # "409 `conflict`", "201 with its row"
+        for status in re.findall(r"(?<![\w.,])([2-5]\d\d)(?= (?:`[a-z]|with |when ))", rest):
+            assert status in mine[key]["responses"], (key, status)
+    for status in ("200", "202"):
+        assert status in mine["POST", "/admin/models/rollback"]["responses"]
+    assert "409" not in mine["GET", "/admin/jobs/{id}"]["responses"]
 
 
 # --- photos ------------------------------------------------------------------
