@@ -539,7 +539,11 @@ static int forget_op(struct store *s, void *arg, struct error *err)
                       (int64_t)FORGET_ROWS) < 0)
         return -1;
     a->n = sqlite3_changes(s->db);
-    return 0;
+    if (a->n > 0)
+        return 0;
+    /* With its row goes the way back: vectors that are on their way for it are
+     * refused (need_model). */
+    return store_sql_run(s, STMT_MODEL_REMOVE, err, "i", model);
 }
 
 int store_model_forget(struct store *s, const char *model_id, struct error *err)

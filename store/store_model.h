@@ -84,8 +84,8 @@ struct store_vector {
 int store_embeddings_add(struct store *s, const char *model_id, int dim,
                          const struct store_vector *vectors, int n,
                          int *n_added, struct error *err);
-/* Erase every vector of a model. ERR_CONFLICT: it is active, previous or the
- * target. */
+/* Erase every vector of a model, which is known no more: none can be added
+ * until store_model_add. ERR_CONFLICT: it is active, previous or the target. */
 int store_model_forget(struct store *s, const char *model_id,
                        struct error *err);
 

@@ -260,6 +260,7 @@ static void test_forget(void **state)
     struct store *s = open_with(NULL);
     struct store_missing count;
     float v[DIM];
+    struct store_vector late = {1, v};
 
     (void)state;
     begin(s);
@@ -279,6 +280,13 @@ static void test_forget(void **state)
     assert_int_equal(n_files_with(v, sizeof(v)), 0);
     assert_int_equal(store_missing_count(s, OTHER, &count, &err), 0);
     assert_int_equal(count.n, 1100);
+    /* One that was on its way comes too late. */
+    assert_int_equal(store_embeddings_add(s, OTHER, DIM, &late, 1, NULL, &err),
+                     -1);
+    assert_int_equal(err.code, ERR_NO_MODEL);
+    assert_int_equal(store_model_add(s, OTHER, DIM, &err), 0);
+    assert_int_equal(add(s, late.face, 5000), 1);
+    assert_int_equal(store_model_forget(s, OTHER, &err), 0);
     assert_int_equal(store_missing_count(s, MODEL, &count, &err), 0);
     assert_int_equal(count.n, 0);
     store_close(s);
