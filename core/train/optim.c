@@ -21,6 +21,7 @@ struct optim {
     int n_slots;
     float *slots[OPTIM_MAX_SLOTS];
     long long steps;
+    float epsilon; /* ADAM's */
 };
 
 /* What the slots of a rule begin with. RMSProp's mean square starts at one in
@@ -62,6 +63,7 @@ struct optim *optim_new(enum optimizer rule, size_t n, struct error *err)
     if (!o)
         return error_null(err, ERR_NOMEM, "no memory for an optimiser");
     o->rule = rule;
+    o->epsilon = 0.1f;
     o->n = n;
     o->n_slots = rules[rule].n_slots;
     for (int k = 0; k < o->n_slots; k++) {
@@ -75,6 +77,11 @@ struct optim *optim_new(enum optimizer rule, size_t n, struct error *err)
             o->slots[k][i] = rules[rule].first[k];
     }
     return o;
+}
+
+void optim_set_epsilon(struct optim *o, double epsilon)
+{
+    o->epsilon = (float)epsilon;
 }
 
 void optim_free(struct optim *o)
@@ -113,7 +120,7 @@ static void adadelta(struct optim *o, float *w, const float *g, float rate)
 
 static void adam(struct optim *o, float *w, const float *g, double rate)
 {
-    const float b1 = 0.9f, b2 = 0.999f, epsilon = 0.1f;
+    const float b1 = 0.9f, b2 = 0.999f, epsilon = o->epsilon;
     double t = (double)o->steps;
     float corrected =
         (float)(rate * sqrt(1 - pow(0.999, t)) / (1 - pow(0.9, t)));

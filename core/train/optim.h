@@ -25,6 +25,10 @@ int optim_parse(const char *name, enum optimizer *o, struct error *err);
 
 struct optim; /* slots of every weight */
 struct optim *optim_new(enum optimizer o, size_t n, struct error *err);
+/* ADAM's epsilon, > 0: the script's 0.1 until set. Gradients here are far
+ * smaller than that, which makes it plain descent with momentum; with 1e-8 it
+ * is Adam as it was published. */
+void optim_set_epsilon(struct optim *o, double epsilon);
 void optim_free(struct optim *o);
 /* One update of weights [n] by gradients [n]. */
 void optim_step(struct optim *o, float *weights, const float *gradients,

@@ -365,6 +365,7 @@ int train_setup_network(struct train *t, struct error *err)
     t->optim = optim_new(rule, t->learn->n_weights, err);
     if (!t->optim)
         return -1;
+    optim_set_epsilon(t->optim, a->adam_epsilon);
     if (a->harmonic) {
         t->old =
             embedder_new(t->dev, t->parent, EMBED_BATCH, t->precision, err);

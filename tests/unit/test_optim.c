@@ -81,6 +81,36 @@ static void rules_are_tensorflows(void **state)
     }
 }
 
+/* With a small epsilon Adam's first step is the rate, whatever the gradient
+ * (arXiv 1412.6980, section 2.1); with the script's it shrinks with it. */
+static void adam_epsilon(void **state)
+{
+    struct error err;
+    const float g[3] = {1e-4f, -1e-2f, 1};
+
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        struct optim *o = optim_new(OPTIM_ADAM, 3, &err);
+        float w[3] = {0};
+
+        assert_non_null(o);
+        if (k)
+            optim_set_epsilon(o, 1e-8);
+        optim_step(o, w, g, 0.1);
+        for (int i = 0; i < 3; i++) {
+            double eps = k ? 1e-8 : 0.1;
+            double root = sqrt(1e-3) * fabs((double)g[i]);
+            double want =
+                -0.1 * sqrt(1e-3) / 0.1 * 0.1 * (double)g[i] / (root + eps);
+
+            assert_float_equal(w[i], want, 1e-4 * fabs(want));
+            if (k)
+                assert_float_equal(fabsf(w[i]), 0.1, 1e-3);
+        }
+        optim_free(o);
+    }
+}
+
 /* Two steps, then all state into a new optimiser, then two more: the same to
  * the last bit as four. */
 static void state_is_all_there_is(void **state)
@@ -270,6 +300,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rules_are_tensorflows),
+        cmocka_unit_test(adam_epsilon),
         cmocka_unit_test(state_is_all_there_is),
         cmocka_unit_test(unknown_rules_are_named),
         cmocka_unit_test(averages_follow),
