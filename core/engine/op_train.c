@@ -264,16 +264,21 @@ OP_WIDE static void slope_back(enum op_type t, int k, const float *a,
     }
 }
 
-/* Gradients of both inputs, of input 1 unless it is a scalar: the first needs
- * the numbers that the second may overwrite, so it goes last. */
+/* Gradients of both inputs, of input 1 unless it is a scalar: the second needs
+ * the numbers that the first's may overwrite, so the first goes last; unless
+ * they are one value, whose gradient the first begins and the second adds to.
+ */
 static void arithmetic_back_chunk(struct op_run *r, size_t from, size_t end)
 {
     enum op_type t = r->op->type;
     size_t step = scalar(r) ? 0 : 1, n = end - from;
     const float *d = r->grad_out + from;
     const float *mask = r->relu ? r->out + from : NULL;
+    int last = step ? 1 : 0;
+    bool one = r->grad_in[0] == r->grad_in[1];
 
-    for (int k = step ? 1 : 0; k >= 0; k--) {
+    for (int i = 0; i <= last; i++) {
+        int k = one ? i : last - i;
         float *g = r->grad_in[k], factor = r->scale[k] ? *r->scale[k] : 1;
 
         if (!g)

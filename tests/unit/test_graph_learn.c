@@ -29,7 +29,7 @@ static void must(int rc, const struct error *err)
 struct layer {
     const char *name;
     struct op op;
-    int c, h, w, out;
+    int c, h, w, out; /* out 0: no weights, both inputs are the same */
     bool bias;
 };
 
@@ -59,6 +59,8 @@ static const struct layer layers[] = {
     {"grouped", CONV(3, 3, 1, 1, 1, 1, 2), 8, 5, 5, 12, true},
     {"dense", {.type = OP_GEMM}, 12, 1, 1, 9, true},
     {"dense, no bias", {.type = OP_GEMM}, 12, 1, 1, 9, false},
+    {"plus itself", {.type = OP_ADD}, 4, 3, 3, 0, false},
+    {"times itself", {.type = OP_MUL}, 4, 3, 3, 0, false},
 };
 
 static float *formula(const char *name, size_t n, float scale)
@@ -110,16 +112,16 @@ static struct graph *layer_graph(const struct layer *l)
     x = node(g, "prelu", &prelu, in, 2);
     if (l->op.type == OP_GEMM)
         x = node(g, "flat", &flat, &x, 1);
-    w = l->op.type == OP_GEMM
+    w = l->op.type != OP_CONV
             ? shape_of(2, l->out, l->c, 0, 0)
             : shape_of(4, l->out, l->c / l->op.u.conv.group,
                        l->op.u.conv.kernel[0], l->op.u.conv.kernel[1]);
     b = shape_of(1, l->out, 0, 0, 0);
     in[0] = x;
-    in[1] = weight(g, "w", &w, 0.3f);
+    in[1] = l->out ? weight(g, "w", &w, 0.3f) : x;
     in[2] = l->bias ? weight(g, "b", &b, 0.3f) : 0;
     x = node(g, "layer", &l->op, in, l->bias ? 3 : 2);
-    if (l->op.type == OP_CONV)
+    if (l->op.type != OP_GEMM)
         x = node(g, "flat", &flat, &x, 1);
     must(graph_add_output(g, x, &err), &err);
     must(graph_shapes(g, 1, 0, 0, shapes, &err), &err);
