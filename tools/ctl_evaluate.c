@@ -87,6 +87,19 @@ enum {
     ARG_PLOT
 };
 
+static bool take_flag(struct arguments *a, int which)
+{
+    bool *flag = which == ARG_FLIPPED ? &a->run.flipped
+                 : which == ARG_MEAN  ? &a->run.subtract_mean
+                 : which == ARG_JSON  ? &a->json
+                 : which == ARG_WRITE ? &a->write
+                                      : NULL;
+
+    if (flag)
+        *flag = true;
+    return flag;
+}
+
 static bool take_argument(struct arguments *a, int which, const char *text)
 {
     struct measure_options *o = &a->run;
@@ -103,12 +116,6 @@ static bool take_argument(struct arguments *a, int which, const char *text)
             return false;
         o->metric = *text == '1' ? EVALUATE_ANGLE : EVALUATE_L2;
         return true;
-    case ARG_FLIPPED:
-        o->flipped = true;
-        return true;
-    case ARG_MEAN:
-        o->subtract_mean = true;
-        return true;
     case ARG_PLOT:
         a->plot = text;
         return true;
@@ -123,12 +130,6 @@ static bool take_argument(struct arguments *a, int which, const char *text)
         return true;
     case ARG_PRECISION:
         return ctl_parse_precision(text, &o->precision);
-    case ARG_JSON:
-        a->json = true;
-        return true;
-    case ARG_WRITE:
-        a->write = true;
-        return true;
     case ARG_THREADS:
         return ctl_parse_int(text, 1, 64, &o->n_threads);
     case ARG_BATCH:
@@ -147,7 +148,7 @@ static bool take_argument(struct arguments *a, int which, const char *text)
             o->max_skipped = -1;
         return true;
     default:
-        return false;
+        return take_flag(a, which);
     }
 }
 
