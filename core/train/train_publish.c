@@ -12,19 +12,43 @@ struct graph *train_publish_graph(struct train *t, struct error *err)
 
 /* Counts alone: who is in the data, and where it lies, is nobody's business.
  */
-static void describe_source(const struct train *t, char *out, size_t len)
+static void describe_source(const struct train *t, int n_thresholds, char *out,
+                            size_t len)
 {
+    char teacher[32] = "";
+
+    if (t->teacher)
+        snprintf(teacher, sizeof(teacher), " of %.16s", t->teacher->id);
     snprintf(out, len,
-             "facenetd %s train: %s, %d people, %d photos, %lld batches of "
+             "facenetd %s train: %s%s, %d people, %d photos, %lld batches of "
              "%d, seed %d%s",
              FACENETD_VERSION,
-             t->teacher && t->rounds ? "distillation and triplets"
+             t->teacher && t->rounds ? "triplets and distillation"
              : t->teacher            ? "distillation"
              : t->a->harmonic        ? "harmonic triplets"
                                      : "triplets",
-             t->data.n_people, t->data.n_photos, (long long)t->at.step,
+             teacher, t->data.n_people, t->data.n_photos, (long long)t->at.step,
              t->n_batch, t->a->seed,
-             t->held.loader ? "; thresholds: people held out" : "");
+             n_thresholds == 0 ? ""
+             : t->held.loader  ? "; thresholds: people held out"
+                               : "; thresholds: a list of pairs");
+}
+
+/* The pretrained model's stands there; what was learnt of a teacher is the
+ * teacher's too. */
+static void add_licence(const struct model *teacher, bool alone,
+                        char licence[sizeof(((struct contract *)0)->licence)])
+{
+    const char *more = teacher->contract.licence;
+    char own[111]; /* of each so much that both have room */
+
+    if (alone || strcmp(licence, more) == 0) {
+        memcpy(licence, more, sizeof(teacher->contract.licence));
+        return;
+    }
+    snprintf(own, sizeof(own), "%.110s", licence);
+    snprintf(licence, sizeof(teacher->contract.licence), "%s; teacher: %.110s",
+             own, *more ? more : "not stated");
 }
 
 static void fill_contract(const struct train *t,
@@ -33,16 +57,15 @@ static void fill_contract(const struct train *t,
     *c = t->contract;
     c->golden = NULL;
     c->n_golden = 0;
-    describe_source(t, c->source, sizeof(c->source));
+    describe_source(t, result->n_thresholds, c->source, sizeof(c->source));
     c->parent[0] = c->compatible[0] = '\0';
     if (t->parent) {
         memcpy(c->parent, t->parent->id, sizeof(c->parent));
         if (t->a->harmonic)
             memcpy(c->compatible, t->parent->id, sizeof(c->compatible));
-    } else if (t->teacher) {
-        /* what was learnt is the teacher's */
-        memcpy(c->licence, t->teacher->contract.licence, sizeof(c->licence));
     }
+    if (t->teacher)
+        add_licence(t->teacher, !t->parent, c->licence);
     c->n_thresholds = result->n_thresholds;
     memcpy(c->thresholds, result->thresholds, sizeof(c->thresholds));
 }

@@ -278,6 +278,33 @@ static void another_teacher_is_another_run(void **state)
     free(a);
 }
 
+static void a_teacher_is_named_with_its_licence(void **state)
+{
+    struct train_args *a = small_args();
+    struct seen s = {0};
+    struct error err = {0};
+    struct model *m;
+    char id[65], named[40];
+
+    (void)state;
+    write_net(at("teacher.onnx"), &(struct net){.dim = DIM,
+                                                .dense = 0.2f,
+                                                .bias = 0.1f,
+                                                .licence = "not for sale"});
+    file_id(at("teacher.onnx"), id);
+    snprintf(named, sizeof(named), "distillation of %.16s,", id);
+    set(a, "distill", at("teacher.onnx"));
+    set(a, "max_nrof_epochs", "1");
+    set(a, "force", "true");
+    must_run(a, &s);
+    m = model_load(s.model, NULL, NULL, &err);
+    assert_non_null(m);
+    assert_string_equal(m->contract.licence, "CC0; teacher: not for sale");
+    assert_non_null(strstr(m->contract.source, named));
+    model_free(m);
+    free(a);
+}
+
 /* What a guard compares was measured on the same people at the same rate, or
  * is measured again. */
 static void other_figures_are_measured_anew(void **state)
@@ -632,6 +659,7 @@ int main(void)
         cmocka_unit_test(stopping_works_in_every_phase),
         cmocka_unit_test(only_the_same_run_goes_on),
         cmocka_unit_test(another_teacher_is_another_run),
+        cmocka_unit_test(a_teacher_is_named_with_its_licence),
         cmocka_unit_test(other_figures_are_measured_anew),
         cmocka_unit_test(a_worse_model_is_refused),
         cmocka_unit_test(a_loss_that_is_allowed_is_published),

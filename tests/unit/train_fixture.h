@@ -179,7 +179,8 @@ static inline int net_block(struct graph *g, int x, const char *name, int in,
 
 struct net {
     int dim;
-    float dense, bias; /* spread of the dense layer; value of its bias */
+    float dense, bias;   /* spread of the dense layer; value of its bias */
+    const char *licence; /* NULL: CC0 */
 };
 
 static inline struct graph *net_graph(const struct net *n)
@@ -213,13 +214,14 @@ static inline void write_net(const char *path, const struct net *n)
                          .scale = SCALE_FIXED,
                          .a = {127.5f, 127.5f, 127.5f},
                          .b = {128, 128, 128},
-                         .dim = n->dim,
-                         .licence = "CC0"};
+                         .dim = n->dim};
     struct device_options one = {.n_threads = 1};
     struct error err = {0};
     struct device *dev = backend_cpu.device_open(&one, &err);
     struct graph *g = net_graph(n);
 
+    snprintf(c.licence, sizeof(c.licence), "%s",
+             n->licence ? n->licence : "CC0");
     assert_non_null(dev);
     if (model_save(g, &c, NULL, dev, path, &err))
         fail_msg("%s", err.text);
