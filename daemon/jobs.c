@@ -472,7 +472,7 @@ int jobs_resume(struct jobs *j, const char *id, struct jobs_record *out,
         rc = error_set(err, ERR_CONFLICT,
                        "the job is %s and has no checkpoint to go on from",
                        jobs_state_name(job->rec.state));
-    else if (count(j, JOBS_QUEUED) >= j->opt.max_waiting)
+    else if (count(j, JOBS_QUEUED) + j->n_adding >= j->opt.max_waiting)
         rc = error_set(err, ERR_QUEUE_FULL, "%d jobs already wait",
                        count(j, JOBS_QUEUED));
     if (rc != 0) {

@@ -17,7 +17,8 @@
 
 enum {
     SHORT_ID = 12, /* digits of an id that serve as a name */
-    COPY_BYTES = 1 << 20
+    COPY_BYTES = 1 << 20,
+    KNOWN_MAX = 2 * (MODELS_OWN_MAX + MODELS_FILES_MAX) /* files come and go */
 };
 
 /* What a file held when it was last read. */
@@ -71,6 +72,19 @@ static int recall(struct models *m, const struct stat *st,
     return found;
 }
 
+/* With the lock held: of more than KNOWN_MAX the oldest go. */
+static void forget_oldest(struct models *m)
+{
+    struct known **at = &m->known, *k;
+
+    for (int i = 0; *at && i < KNOWN_MAX; i++)
+        at = &(*at)->next;
+    while ((k = *at)) {
+        *at = k->next;
+        free(k);
+    }
+}
+
 /* Replaces what was known of the file before it changed. */
 static void remember(struct models *m, const struct stat *st, bool usable,
                      const struct model_entry *entry)
@@ -95,6 +109,7 @@ static void remember(struct models *m, const struct stat *st, bool usable,
     k->bytes = st->st_size;
     k->usable = usable;
     k->entry = *entry;
+    forget_oldest(m);
     pthread_mutex_unlock(&m->lock);
     free(fresh);
 }
