@@ -113,8 +113,9 @@ static const struct option options[] = {
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0}};
 
-static bool take_argument(struct arguments *a, int which, const char *text)
+static bool take_argument(void *ctx, int which, const char *text)
 {
+    struct arguments *a = ctx;
     struct error err;
     int v;
 
@@ -212,22 +213,10 @@ static int take_model(struct arguments *a, char folder[MOST_FOLDER])
 /* -1: go on, else the exit status. */
 static int parse(int argc, char **argv, struct arguments *a)
 {
-    int which, index = 0;
+    int rc = ctl_parse_options(argc, argv, options, usage, take_argument, a);
 
-    optind = 0; /* facenetctl has looked at its own options before */
-    while ((which = getopt_long(argc, argv, "h", options, &index)) != -1) {
-        if (which == 'h') {
-            fputs(usage, stdout);
-            return CTL_OK;
-        }
-        if (which == '?') {
-            fputs(usage, stderr);
-            return CTL_ERROR;
-        }
-        if (!take_argument(a, which, optarg))
-            return ctl_fail("--%s %s: not a possible value",
-                            options[index].name, ctl_safe(optarg));
-    }
+    if (rc >= 0)
+        return rc;
     if (argc - optind != 2) {
         fputs(usage, stderr);
         return CTL_ERROR;

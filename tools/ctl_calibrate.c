@@ -4,7 +4,6 @@
  * person, or as JSON. */
 #include "tools/ctl.h"
 
-#include <errno.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
@@ -123,8 +122,9 @@ static bool take_daemon_argument(struct arguments *a, int which,
     }
 }
 
-static bool take_argument(struct arguments *a, int which, const char *text)
+static bool take_argument(void *ctx, int which, const char *text)
 {
+    struct arguments *a = ctx;
     struct measure_options *o = &a->run;
     double v;
 
@@ -195,22 +195,10 @@ static const struct option options[] = {
 /* -1: go on, else the exit status. */
 static int parse(int argc, char **argv, struct arguments *a)
 {
-    int which, index = 0;
+    int rc = ctl_parse_options(argc, argv, options, usage, take_argument, a);
 
-    optind = 0; /* facenetctl has looked at its own options before */
-    while ((which = getopt_long(argc, argv, "h", options, &index)) != -1) {
-        if (which == 'h') {
-            fputs(usage, stdout);
-            return CTL_OK;
-        }
-        if (which == '?') {
-            fputs(usage, stderr);
-            return CTL_ERROR;
-        }
-        if (!take_argument(a, which, optarg))
-            return ctl_fail("--%s %s: not a possible value",
-                            options[index].name, optarg);
-    }
+    if (rc >= 0)
+        return rc;
     if (optind < argc)
         return ctl_fail("%s: not an option", argv[optind]);
     if (a->ask.gallery && (a->run.model || a->photos || a->write))

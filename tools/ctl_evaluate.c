@@ -100,8 +100,9 @@ static bool take_flag(struct arguments *a, int which)
     return flag;
 }
 
-static bool take_argument(struct arguments *a, int which, const char *text)
+static bool take_argument(void *ctx, int which, const char *text)
 {
+    struct arguments *a = ctx;
     struct measure_options *o = &a->run;
     double v;
 
@@ -185,24 +186,10 @@ static int parse(int argc, char **argv, struct arguments *a)
         {"plot", required_argument, NULL, ARG_PLOT},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
-    int which, index = 0;
+    int rc = ctl_parse_options(argc, argv, options, usage, take_argument, a);
 
-    optind = 0; /* facenetctl has looked at its own options before */
-    while ((which = getopt_long(argc, argv, "h", options, &index)) != -1) {
-        if (which == 'h') {
-            fputs(usage, stdout);
-            return CTL_OK;
-        }
-        if (which == '?') {
-            fputs(usage, stderr);
-            return CTL_ERROR;
-        }
-        if (!take_argument(a, which, optarg)) {
-            fprintf(stderr, "facenetctl: --%s %s: not a possible value\n",
-                    options[index].name, optarg);
-            return CTL_ERROR;
-        }
-    }
+    if (rc >= 0)
+        return rc;
     if (optind < argc) {
         fprintf(stderr, "facenetctl: %s: not an option\n", argv[optind]);
         return CTL_ERROR;

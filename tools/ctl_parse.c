@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tools/ctl.h"
+
 enum {
     BAR = 40
 };
@@ -45,6 +47,30 @@ bool ctl_parse_precision(const char *text, enum precision *out)
         }
     }
     return false;
+}
+
+int ctl_parse_options(int argc, char **argv, const struct option *options,
+                      const char *usage,
+                      bool (*take)(void *ctx, int which, const char *text),
+                      void *ctx)
+{
+    int which, index = 0;
+
+    optind = 0; /* facenetctl has looked at its own options before */
+    while ((which = getopt_long(argc, argv, "h", options, &index)) != -1) {
+        if (which == 'h') {
+            fputs(usage, stdout);
+            return CTL_OK;
+        }
+        if (which == '?') {
+            fputs(usage, stderr);
+            return CTL_ERROR;
+        }
+        if (!take(ctx, which, optarg))
+            return ctl_fail("--%s %s: not a possible value",
+                            options[index].name, ctl_safe(optarg));
+    }
+    return -1;
 }
 
 void ctl_show_progress(void *user, int done, int total)

@@ -3,22 +3,20 @@
  * embeds what they hand over, in batches, and evaluates the distances. */
 #include "tools/measure.h"
 
-#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "core/face/embed.h"
 #include "core/face/face.h"
 #include "core/train/calibrate.h"
+#include "core/train/picture.h"
 
 enum {
-    MOST_FILE = 64 << 20,
     MOST_THREADS = 64,
     MOST_PATH = 8192,
     USUAL_BATCH = 16
@@ -57,41 +55,15 @@ static int64_t now_us(void)
 
 /* --- reading photos ------------------------------------------------------- */
 
-static void *read_file(const char *path, size_t *len, struct error *err)
-{
-    FILE *f = fopen(path, "re");
-    struct stat st;
-    char *bytes = NULL;
-
-    if (!f)
-        return error_null(err, ERR_FILE, "%s", strerror(errno));
-    if (fstat(fileno(f), &st) || !S_ISREG(st.st_mode)) {
-        error_set(err, ERR_FILE, "not a file");
-    } else if (st.st_size > MOST_FILE) {
-        error_set(err, ERR_TOO_LARGE, "larger than %d MiB", MOST_FILE >> 20);
-    } else if (!(bytes = malloc((size_t)st.st_size + 1))) {
-        error_set(err, ERR_NOMEM, "no memory to read it");
-    } else {
-        *len = fread(bytes, 1, (size_t)st.st_size, f);
-        if (ferror(f)) {
-            error_set(err, ERR_FILE, "%s", strerror(errno));
-            free(bytes);
-            bytes = NULL;
-        }
-    }
-    fclose(f);
-    return bytes;
-}
-
 static void read_photo(struct work *w, struct detect_scratch *s, struct done *d,
                        struct photo *times)
 {
-    const struct face_options opt = {.image = {.max_bytes = MOST_FILE},
+    const struct face_options opt = {.image = {.max_bytes = PICTURE_MAX_BYTES},
                                      .detect = {.min_face = w->opt->min_face},
                                      .choice = FACE_CENTRAL};
     char path[MOST_PATH];
     size_t len = 0;
-    void *bytes;
+    uint8_t *bytes;
 
     memset(times, 0, sizeof(*times));
     if (snprintf(path, sizeof(path), "%s/%s", w->opt->photos,
@@ -99,7 +71,7 @@ static void read_photo(struct work *w, struct detect_scratch *s, struct done *d,
         error_set(&d->why, ERR_FILE, "the path is too long");
         return;
     }
-    bytes = read_file(path, &len, &d->why);
+    bytes = picture_read(path, &len, &d->why);
     if (!bytes)
         return;
     if (photo_read(s, w->contract, bytes, len, &opt, times, &d->why) == 0) {

@@ -11,7 +11,7 @@
 
 #include "core/base/crypto.h"
 
-static uint8_t *read_file(const char *path, size_t *len, struct error *err)
+uint8_t *picture_read(const char *path, size_t *len, struct error *err)
 {
     FILE *f = fopen(path, "re");
     struct stat st;
@@ -50,7 +50,7 @@ struct image *picture_load(const char *path, uint8_t hash[PICTURE_HASH_LEN],
 
     if (hashed)
         *hashed = false;
-    bytes = read_file(path, &len, err);
+    bytes = picture_read(path, &len, err);
     if (!bytes)
         return NULL;
     if (hash) {

@@ -13,6 +13,10 @@ enum {
     PICTURE_MAX_BYTES = 64 << 20
 };
 
+/* A file's bytes, owned; NULL: ERR_FILE, ERR_TOO_LARGE, ERR_NOMEM. The text
+ * does not name it. */
+uint8_t *picture_read(const char *path, size_t *len, struct error *err);
+
 /* Decode by content: what image_decode reads, PGM and PPM. hash (may be NULL)
  * gets the first bytes of the SHA-256 of the file, as soon as its bytes are
  * read; *hashed (may be NULL) says that they were. Returns an owned picture,
