@@ -310,11 +310,11 @@ static int take_option(struct train_args *a, int argc, char **argv, int i,
     const struct train_arg *arg;
     char name[64];
 
-    snprintf(name, sizeof(name), "%.*s",
-             equal ? (int)(equal - word - 2) : (int)sizeof(name), word + 2);
     if (strncmp(word, "--", 2) != 0)
         return error_set(err, ERR_USAGE, "'%s' is no option; see --help",
                          ctl_safe(word));
+    snprintf(name, sizeof(name), "%.*s",
+             equal ? (int)(equal - word - 2) : (int)sizeof(name), word + 2);
     arg = train_args_find(name);
     if (!arg)
         return error_set(err, ERR_USAGE,
