@@ -14,6 +14,7 @@
 #include "core/face/embed.h"
 #include "core/train/calibrate.h"
 #include "core/train/loader.h"
+#include "core/train/picture.h"
 #include "tools/ctl_calibrate.h"
 #include "tools/ctl_parse.h"
 #include "tools/measure.h"
@@ -59,6 +60,7 @@ struct faces {
     float *rows; /* [n,dim] */
     int *person; /* [n] */
     int n, dim;
+    int n_copies, n_bad; /* photos left out; faces without an embedding */
 };
 
 enum {
@@ -243,6 +245,20 @@ struct batch {
     bool *ok;
 };
 
+/* Of an earlier photo of the person: a pair that says nothing. */
+static bool is_copy(struct loader *l, const struct dataset *d, int photo)
+{
+    int i = d->people[d->photos[photo].person].first;
+    const uint8_t *own = loader_hash(l, photo);
+
+    for (; own && i < photo; i++) {
+        const uint8_t *other = loader_hash(l, i);
+        if (other && memcmp(own, other, PICTURE_HASH_LEN) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* One batch of the loader into faces; first: of its photos. */
 static int take_batch(struct loader *l, struct embedder *e,
                       const struct dataset *d, const struct contract *c,
@@ -266,10 +282,14 @@ static int take_batch(struct loader *l, struct embedder *e,
         if (!b->ok[k])
             continue;
         n_given++;
-        if (isnan(row[0]))
-            continue;
-        memcpy(out->rows + (size_t)out->n * dim, row, dim * sizeof(float));
-        out->person[out->n++] = d->photos[first + k].person;
+        if (isnan(row[0])) {
+            out->n_bad++;
+        } else if (is_copy(l, d, first + k)) {
+            out->n_copies++;
+        } else {
+            memcpy(out->rows + (size_t)out->n * dim, row, dim * sizeof(float));
+            out->person[out->n++] = d->photos[first + k].person;
+        }
     }
     return 0;
 }
@@ -302,7 +322,7 @@ static int embed_all(const struct arguments *a, const struct dataset *d,
     return rc;
 }
 
-static void show_failures(struct loader *l)
+static void show_failures(struct loader *l, const struct faces *f)
 {
     int n = loader_failures(l);
     const char *why;
@@ -314,6 +334,13 @@ static void show_failures(struct loader *l)
     if (n > MOST_FAILURES_SHOWN)
         fprintf(stderr, "%d more are skipped and not named\n",
                 n - MOST_FAILURES_SHOWN);
+    if (f->n_copies > 0)
+        fprintf(stderr,
+                "left out, as copies of photos of the same person: %d\n",
+                f->n_copies);
+    if (f->n_bad > 0)
+        fprintf(stderr, "left out, as the network gives no embedding: %d\n",
+                f->n_bad);
 }
 
 static int embed_folder(const struct arguments *a, struct dataset *d,
@@ -343,7 +370,7 @@ static int embed_folder(const struct arguments *a, struct dataset *d,
     if (!l)
         return -1;
     rc = embed_all(a, d, l, parts, out, err);
-    show_failures(l);
+    show_failures(l, out);
     loader_free(l);
     return rc;
 }

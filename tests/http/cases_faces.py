@@ -639,8 +639,12 @@ def _(ctx):
     assert [t["far"] for t in after["contract"]["thresholds"]] == [0.1, 0.05]
     assert [t["impostor_pairs"] if "impostor_pairs" in t else t["pairs"]
             for t in after["contract"]["thresholds"]] == [60, 60]
-    text = run(CTL, "calibrate", *usual).stdout
-    assert "12 of 6 people" in text and "60 impostor" in text, text
+    first = persons[0][0]
+    shutil.copy(os.path.join(folder, first),
+                os.path.join(folder, os.path.dirname(first), "copy.jpg"))
+    p = run(CTL, "calibrate", *usual)
+    assert "12 of 6 people" in p.stdout and "60 impostor" in p.stdout, p.stdout
+    assert "copies of photos of the same person: 1" in p.stderr, p.stderr
     for args, words in ((["--far", "1e-3"], "needs 3000 pairs"), (["--far", "0.1,"], "--far 0.1,"),
                         (["--far", "2"], "between 0 and 1"),
                         (["--cropped", "maybe"], "--cropped maybe"),
