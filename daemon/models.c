@@ -13,11 +13,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/engine/graph.h"
+
 #define IMPORTING ".import-" /* start of the name of a file in the making */
 
 enum {
     SHORT_ID = 12, /* digits of an id that serve as a name */
     COPY_BYTES = 1 << 20,
+    MOST_GMACS = 64, /* of one face; its check is seconds of a thread */
     KNOWN_MAX = 2 * (MODELS_OWN_MAX + MODELS_FILES_MAX) /* files come and go */
 };
 
@@ -404,11 +407,12 @@ static int not_usable(const char *path, struct error *err)
     return error_set(err, ERR_BAD_MODEL, "the model cannot be used: %s", text);
 }
 
-/* id of the file at path, if it is an embedder that works here. */
-static int check(struct models *m, const char *path, char id[65],
-                 struct error *err)
+/* An embedder so large that to run it once would keep a thread for longer than
+ * the watchdog waits is not run. */
+static int check_size(const char *path, struct error *err)
 {
-    struct model *model = model_load(path, m->device, NULL, err);
+    struct model *model = model_load(path, NULL, NULL, err);
+    struct graph_counts counts;
     int rc = 0;
 
     if (!model)
@@ -416,9 +420,32 @@ static int check(struct models *m, const char *path, char id[65],
     if (model->contract.kind != MODEL_EMBEDDER)
         rc = error_set(err, ERR_BAD_MODEL,
                        "the model cannot be used: it is a detector's network");
-    memcpy(id, model->id, sizeof(model->id));
+    else if (graph_count(model->graph, model->contract.height,
+                         model->contract.width, &counts, err) != 0)
+        rc = not_usable(path, err);
+    else if (counts.macs > MOST_GMACS * INT64_C(1000000000))
+        rc = error_set(err, ERR_BAD_MODEL,
+                       "the model cannot be used: %lld million "
+                       "multiplications a face, at most %d000 are run",
+                       (long long)(counts.macs / 1000000), MOST_GMACS);
     model_free(model);
     return rc;
+}
+
+/* id of the file at path, if it is an embedder that works here. */
+static int check(struct models *m, const char *path, char id[65],
+                 struct error *err)
+{
+    struct model *model;
+
+    if (check_size(path, err) != 0)
+        return -1;
+    model = model_load(path, m->device, NULL, err);
+    if (!model)
+        return not_usable(path, err);
+    memcpy(id, model->id, sizeof(model->id));
+    model_free(model);
+    return 0;
 }
 
 static int count_own(struct models *m)

@@ -41,8 +41,8 @@ void models_sweep(struct models *m);
 
 /* Copy a file into the kept ones, once checked; id gets its id. It takes the
  * place of one with this id, whose thresholds may be others. ERR_BAD_MODEL (no
- * embedder, no contract, damaged, the golden pair does not hold), ERR_QUOTA,
- * ERR_STORAGE_FULL, ERR_FILE. */
+ * embedder, no contract, damaged, too large, the golden pair does not hold),
+ * ERR_QUOTA, ERR_STORAGE_FULL, ERR_FILE. */
 int models_import(struct models *m, const char *path, char id[65],
                   struct error *err);
 /* The same of bytes; *added (may be NULL): it was not there. */

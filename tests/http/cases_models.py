@@ -152,6 +152,45 @@ def _(ctx):
     assert sorted(os.listdir(os.path.join(d.data, "models"))) == [row["id"] + ".onnx"]
 
 
+def costly():
+    """An embedder of one convolution, 256 x 3 x 15 x 15 at 1024 x 1024: 181
+    billion multiplications in a file of 700 KB."""
+    def varint(n):
+        out = b""
+        while n > 127:
+            out, n = out + bytes([n & 127 | 128]), n >> 7
+        return out + bytes([n])
+
+    def put(number, value):
+        if isinstance(value, int):
+            return varint(number << 3) + varint(value)
+        value = value.encode() if isinstance(value, str) else value
+        return varint(number << 3 | 2) + varint(len(value)) + value
+
+    def ints(name, *values):
+        return put(5, put(1, name) + b"".join(put(8, v) for v in values) + put(20, 7))
+
+    def value(name, *dims):
+        shape = b"".join(put(1, put(1, d)) for d in dims)
+        return put(1, name) + put(2, put(1, put(1, 1) + put(2, shape)))
+
+    def node(op, inputs, output, attributes=b""):
+        return put(1, b"".join(put(1, i) for i in inputs) + put(2, output) + put(4, op) +
+                   attributes)
+    weights = (b"".join(put(1, d) for d in (256, 3, 15, 15)) + put(2, 1) + put(8, "w") +
+               put(9, bytes(256 * 3 * 15 * 15 * 4)))
+    graph = (node("Conv", "xw", "c", ints("kernel_shape", 15, 15) + ints("pads", 7, 7, 7, 7)) +
+             node("GlobalAveragePool", "c", "p") +
+             node("Flatten", "p", "y", put(5, put(1, "axis") + put(3, 1) + put(20, 2))) +
+             put(2, "g") + put(5, weights) + put(11, value("x", 1, 3, 1024, 1024)) +
+             put(12, value("y", 1, 256)))
+    contract = {"version": "1", "kind": "embedder", "crop": "box-margin:0,1024",
+                "scale": "none", "channels": "rgb", "dim": "256", "normalised": "0",
+                "golden": " ".join(["1"] * 256)}
+    return (put(1, 8) + put(7, graph) + put(8, put(2, 13)) +
+            b"".join(put(14, put(1, "facenetd." + k) + put(2, v)) for k, v in contract.items()))
+
+
 @case("an upload that cannot be used is refused and leaves nothing")
 def _(ctx):
     d = daemon(ctx)
@@ -166,7 +205,8 @@ def _(ctx):
     detector = read(os.path.join(models(ctx), "detector_pnet.onnx"))
     expect(d.request("POST", "/admin/models", b"", ONNX), 400, "bad_request")
     for body, says in ((b"no model at all\n" * 99, "model"), (good[:-1000], "model"),
-                       (broken, "golden"), (detector, "detector")):
+                       (broken, "golden"), (detector, "detector"),
+                       (costly(), "181193 million")):
         a = expect(d.request("POST", "/admin/models", body, ONNX), 422, "bad_model")
         assert says in a.json["detail"], repr(a)
         assert d.data not in a.body.decode() and "/" not in a.json["detail"], repr(a)
