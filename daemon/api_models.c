@@ -215,7 +215,8 @@ int api_admin_models_add(struct job *job, struct error *err)
     return answer_model(job, added ? 201 : 200, id, err);
 }
 
-/* Its vectors first: without its file nobody could ask for that again. */
+/* Its vectors and thresholds first: without its file nobody could ask for that
+ * again. */
 int api_admin_models_remove(struct job *job, struct error *err)
 {
     struct server *s = job->server;
@@ -230,6 +231,7 @@ int api_admin_models_remove(struct job *job, struct error *err)
                          "uploaded and fine-tuned ones can be removed",
                          id);
     if (store_model_forget(s->store, id, err) != 0 ||
+        thresholds_apply(s->thresholds, id, NULL, 0, err) != 0 ||
         models_remove(s->models, id, err) != 0)
         return -1;
     return answer(job, 200, json_pack("{s:s}", "deleted", id), err);

@@ -21,7 +21,8 @@ struct applied {
 
 struct thresholds {
     char dir[3800], path[4096];
-    pthread_mutex_t lock; /* of all, for moments */
+    pthread_mutex_t lock;   /* of all, for moments */
+    pthread_mutex_t saving; /* the file is written; taken before lock */
     struct applied *all;
     int n;
 };
@@ -125,6 +126,7 @@ struct thresholds *thresholds_open(const char *data_dir, struct error *err)
     if (!t)
         return error_null(err, ERR_NOMEM, "no memory for thresholds");
     pthread_mutex_init(&t->lock, NULL);
+    pthread_mutex_init(&t->saving, NULL);
     if (snprintf(t->dir, sizeof(t->dir), "%s", data_dir) >= (int)sizeof(t->dir))
         error_set(err, ERR_CONFIG, "data-dir has too long a path");
     else if (snprintf(t->path, sizeof(t->path), "%s/thresholds.json", t->dir) >
@@ -139,6 +141,7 @@ void thresholds_close(struct thresholds *t)
 {
     if (!t)
         return;
+    pthread_mutex_destroy(&t->saving);
     pthread_mutex_destroy(&t->lock);
     free(t->all);
     free(t);
@@ -259,19 +262,21 @@ static int save(const struct thresholds *t, const struct applied *all, int n,
     return bad ? -1 : 0;
 }
 
-int thresholds_apply(struct thresholds *t, const char *model_id,
-                     const struct model_threshold *rows, int n,
-                     struct error *err)
+/* With `saving` held: nobody else changes the table. */
+static int apply(struct thresholds *t, const char *model_id,
+                 const struct model_threshold *rows, int n, struct error *err)
 {
-    struct applied *all = calloc((size_t)t->n + 1, sizeof(*all)), *old;
-    int i, n_all = t->n;
+    struct applied *all, *old;
+    int i = find(t, model_id), n_all = t->n;
 
+    if (i < 0 && n == 0)
+        return 0;
+    all = calloc((size_t)t->n + 1, sizeof(*all));
     if (!all)
         return error_set(err, ERR_NOMEM, "no memory for thresholds");
     if (t->n > 0)
         memcpy(all, t->all, (size_t)t->n * sizeof(*all));
-    i = find(t, model_id);
-    if (i < 0 && n > 0)
+    if (i < 0)
         i = n_all++;
     if (n_all > THRESHOLDS_MAX_MODELS) {
         free(all);
@@ -282,7 +287,7 @@ int thresholds_apply(struct thresholds *t, const char *model_id,
         snprintf(all[i].id, sizeof(all[i].id), "%s", model_id);
         memcpy(all[i].rows, rows, (size_t)n * sizeof(*rows));
         all[i].n = n;
-    } else if (i >= 0) {
+    } else {
         all[i] = all[--n_all];
     }
     if (save(t, all, n_all, err)) {
@@ -296,4 +301,16 @@ int thresholds_apply(struct thresholds *t, const char *model_id,
     pthread_mutex_unlock(&t->lock);
     free(old);
     return 0;
+}
+
+int thresholds_apply(struct thresholds *t, const char *model_id,
+                     const struct model_threshold *rows, int n,
+                     struct error *err)
+{
+    int rc;
+
+    pthread_mutex_lock(&t->saving);
+    rc = apply(t, model_id, rows, n, err);
+    pthread_mutex_unlock(&t->saving);
+    return rc;
 }

@@ -33,7 +33,7 @@ int thresholds_of(struct thresholds *t, const struct model *m,
 
 /* Put n thresholds in force for a model, n 0: its contract's again. On disk
  * before it returns; on failure (ERR_FILE, ERR_STORAGE_FULL, ERR_QUOTA,
- * ERR_NOMEM) nothing changes. Thread: one at a time. */
+ * ERR_NOMEM) nothing changes. */
 int thresholds_apply(struct thresholds *t, const char *model_id,
                      const struct model_threshold *rows, int n,
                      struct error *err);

@@ -1,6 +1,7 @@
 """Cases of the models' life: uploads, activation, rollback, kill -9."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -215,6 +216,21 @@ def _(ctx):
         expect(d.request("POST", "/admin/models", body, {"Content-Type": kind}), 400, "bad_field")
     expect(d.post("/admin/models", {"model": "AAAA"}), 415, "unsupported_media_type")
     assert kept() == before
+
+
+@case("a removed model's thresholds go with it")
+def _(ctx):
+    data = ctx.path("removed-thresholds")
+    with Daemon(models(ctx), data=data) as d:
+        model = upload(d, network(ctx, 103))["id"]
+    path = os.path.join(data, "thresholds.json")
+    row = {"far": 0.01, "threshold": 1.2, "pairs": 900, "accepted": 9}
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump({"version": 1, "models": {model: [row], "0" * 64: [row]}}, f)
+    with Daemon(models(ctx), data=data) as d:
+        expect(d.request("DELETE", "/admin/models/" + model), 200, deleted=model)
+        assert list(json.loads(read(path))["models"]) == ["0" * 64]
+        expect(d.request("DELETE", "/admin/models/" + model), 404, "model_not_found")
 
 
 @case("an upload over max-model-bytes is refused; what a crash left is swept")

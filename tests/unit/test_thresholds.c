@@ -119,6 +119,8 @@ static void test_full(void **state)
     }
     assert_int_equal(thresholds_apply(t, ID_A, one, 1, &err), -1);
     assert_int_equal(err.code, ERR_QUOTA);
+    assert_int_equal(thresholds_apply(t, ID_A, NULL, 0, &err), 0);
+    assert_int_equal(thresholds_apply(t, ID_A, one, 1, &err), -1);
     assert_int_equal(thresholds_apply(t, m.id, NULL, 0, &err), 0);
     assert_int_equal(thresholds_apply(t, ID_A, one, 1, &err), 0);
     thresholds_close(t);
