@@ -93,6 +93,7 @@ static int embed_batch(struct train *t, struct sample *s, int from,
 {
     int n = s->n - from < t->n_batch ? s->n - from : t->n_batch;
     size_t dim = (size_t)t->dim, row = (size_t)from * dim;
+    int bad = 0;
 
     if (loader_take(t->loader, s->chips, s->ok + from, NULL, NULL, err))
         return -1;
@@ -113,7 +114,9 @@ static int embed_batch(struct train *t, struct sample *s, int from,
         return 0;
     for (int i = 0; i < n; i++)
         s->at[i] = s->chips + (size_t)i * t->n_input;
-    return embedder_run(t->old, s->at, n, s->old + row, NULL, err);
+    /* Where it gives none, as of a bad photo's zeros, the row is NaN, and
+     * never in a triplet. */
+    return embedder_run(t->old, s->at, n, s->old + row, &bad, err);
 }
 
 /* What was asked for is taken also after a failure, so that the loader's
