@@ -110,8 +110,9 @@ def finished(part, events, code, want):
 def fresh(a, minutes):
     return {"arch": "mobilefacenet_small", "crop": "arcface-112",
             "scale": "fixed:127.5,128", "batch-size": 90, "epoch-size": 100,
-            "threads": a.threads, "optimizer": "MOM", "minutes": minutes,
-            "aligned": "no"}
+            "threads": a.threads, "minutes": minutes,
+            "optimizer": "ADAM", "adam-epsilon": "1e-8",
+            "aligned": "no", "random-flip": "true"}
 
 
 def scratch(a, keep):
@@ -119,7 +120,7 @@ def scratch(a, keep):
     args.update({
         "data-dir": faces("cfp-train", "lfw-other-people"), "holdout": 0.02,
         "selection": "facenet", "people-per-batch": 60,
-        "images-per-person": 8, "learning-rate": 0.05,
+        "images-per-person": 8, "learning-rate": 0.001,
         "augment": SCRATCH_AUGMENT, "evaluate-minutes": max(2, a.minutes / 6)})
     out, events, code = train(keep, "scratch", args)
     finished("scratch", events, code, 0)
@@ -133,7 +134,7 @@ def same(a, keep):
         args = fresh(a, 0)
         args.update({
             "data-dir": faces("cfp-train"), "people-per-batch": 20,
-            "images-per-person": 6, "learning-rate": 0.05, "epoch-size": 12,
+            "images-per-person": 6, "learning-rate": 0.001, "epoch-size": 12,
             "max-nrof-epochs": 1, "augment": SCRATCH_AUGMENT})
         _, events, code = train(keep, "same%d" % i, args)
         finished("same", events, code, 0)
@@ -172,16 +173,17 @@ def distill(a, keep):
     args.update({
         "data-dir": faces("cfp-train", "lfw-other-people", "bollywood-64",
                           "celebs-7"),
-        "distill": TEACHER, "holdout": 0.02, "learning-rate": 0.1,
-        "learning-rate-decay-epochs": 8, "learning-rate-decay-factor": 0.3,
-        "augment": "strong", "evaluate-minutes": max(2, a.minutes / 6)})
+        "distill": TEACHER, "holdout": 0.02, "learning-rate": 0.003,
+        "learning-rate-decay-epochs": 3, "learning-rate-decay-factor": 0.5,
+        "augment": DISTILL_AUGMENT, "evaluate-minutes": max(2, a.minutes / 6)})
     out, events, code = train(keep, "distill", args)
     finished("distill", events, code, 0)
     curve("distill", events)
     evaluate("distill", out)
 
 
-SCRATCH_AUGMENT = "jitter=0.04,rotate=5,light=0.2,grey=0.1"
+DISTILL_AUGMENT = "jitter=0.02,light=0.2"
+SCRATCH_AUGMENT = "jitter=0.03,light=0.2"
 FINETUNE = {
     "aligned": "no", "optimizer": "MOM", "learning-rate": 0.002,
     "batch-size": 90, "people-per-batch": 15, "images-per-person": 12,
