@@ -118,9 +118,10 @@ def fresh(a, minutes):
 def scratch(a, keep):
     args = fresh(a, a.minutes)
     args.update({
+        "arch": "nns2", "crop": "box-margin:44,182", "epoch-size": 400,
         "data-dir": faces("cfp-train", "lfw-other-people"), "holdout": 0.02,
         "selection": "facenet", "people-per-batch": 60,
-        "images-per-person": 8, "learning-rate": 0.001,
+        "images-per-person": 10, "learning-rate": 0.001,
         "augment": SCRATCH_AUGMENT, "evaluate-minutes": max(2, a.minutes / 6)})
     out, events, code = train(keep, "scratch", args)
     finished("scratch", events, code, 0)
@@ -153,7 +154,8 @@ def finetune(a, keep, part="finetune", rate=None, want=0):
     args.update({"pretrained-model": TEACHER, "threads": a.threads,
                  "data-dir": faces("bollywood-64"), "holdout": 0.5})
     if rate:
-        args.update({"learning-rate": rate, "max-nrof-epochs": 1})
+        args.update({"learning-rate": rate, "max-nrof-epochs": 1,
+                     "epoch-size": 20})
     out, events, code = train(keep, part, args)
     finished(part, events, code, want)
     curve(part, events)
