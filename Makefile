@@ -247,6 +247,11 @@ bench: all $(BENCH) ## every figure of the README, as CSV
 	@$(MAKE) -s --no-print-directory models >/dev/null
 	@FACENETD_DATA="$(abspath $(DATA))" bench/run $(V)
 
+.PHONY: figures
+figures: all ## train as for README's figures of training, about two hours
+	@$(MAKE) -s --no-print-directory models >/dev/null
+	@FACENETD_DATA="$(abspath $(DATA))" python3 bench/figures_train.py
+
 # ---- the tree itself --------------------------------------------------------
 SOURCES := $(wildcard core/*/*.[ch] store/*.[ch] config/*.[ch] daemon/*.[ch] \
         tools/*.[ch] tests/*.h tests/*/*.[ch] bench/*.[ch])

@@ -270,7 +270,7 @@ static void arguments_become_a_line(void **state)
                           "optimizer", "ADAM", "minutes", 500);
     struct jobs_paths paths = {.trainer = "/bin/ctl",
                                .dir = "/d/1-0",
-                               .data = "/root/people",
+                               .data = "/photos/people",
                                .holdout = "",
                                .lfw_dir = "",
                                .lfw_pairs = "",
@@ -285,7 +285,7 @@ static void arguments_become_a_line(void **state)
                                        "--learning_rate=0.05",
                                        "--optimizer=ADAM",
                                        "--random_flip",
-                                       "--data_dir=/root/people",
+                                       "--data_dir=/photos/people",
                                        "--pretrained_model=/models/m.onnx",
                                        "--detectors=/models",
                                        "--logs_base_dir=/d/1-0/run/logs",
