@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/base/file.h"
+
 enum {
     RECORD_MAX_BYTES = 1024 * 1024
 };
@@ -386,20 +388,6 @@ static int file_error(struct error *err, const char *path)
         "%.150s: %s", path, strerror(errno));
 }
 
-static int write_all(int fd, const char *text, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, text, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -1;
-        text += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
 static int write_file(const char *path, const char *text)
 {
     int fd =
@@ -408,21 +396,10 @@ static int write_file(const char *path, const char *text)
 
     if (fd < 0)
         return -1;
-    rc = write_all(fd, text, strlen(text)) == 0 && fsync(fd) == 0 ? 0 : -1;
+    rc = file_write_all(fd, text, strlen(text)) == 0 && fsync(fd) == 0 ? 0 : -1;
     why = errno;
     if (close(fd) != 0 && rc == 0)
         return -1;
-    errno = why;
-    return rc;
-}
-
-static int sync_dir(const char *dir)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = fd < 0 ? -1 : fsync(fd), why = errno;
-
-    if (fd >= 0)
-        close(fd);
     errno = why;
     return rc;
 }
@@ -442,7 +419,7 @@ int jobs_record_save(const struct jobs_record *r, const char *dir,
     snprintf(beside, sizeof(beside), "%s/record.new", dir);
     if (write_file(beside, text) != 0)
         rc = file_error(err, beside);
-    else if (rename(beside, path) != 0 || sync_dir(dir) != 0)
+    else if (rename(beside, path) != 0 || file_sync_dir(dir) != 0)
         rc = file_error(err, path);
     if (rc != 0)
         unlink(beside);

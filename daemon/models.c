@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/base/file.h"
 #include "core/engine/graph.h"
 
 #define IMPORTING ".import-" /* start of the name of a file in the making */
@@ -332,31 +333,6 @@ int models_id_of(struct models *m, const char *name, char id[65],
 
 /* --- keeping ------------------------------------------------------------ */
 
-static int sync_dir(const char *dir)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc;
-
-    if (fd < 0)
-        return -1;
-    rc = fsync(fd);
-    close(fd);
-    return rc;
-}
-
-static int write_all(int fd, const uint8_t *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, data, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -1;
-        data += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
 static int write_failed(struct error *err)
 {
     return error_set(
@@ -380,7 +356,7 @@ static int copy_file(int to, const char *path, struct error *err)
         if (n < 0 && errno != EINTR)
             rc = error_set(err, ERR_FILE, "model %.120s cannot be read: %s",
                            path, strerror(errno));
-        else if (n > 0 && write_all(to, buf, (size_t)n) != 0)
+        else if (n > 0 && file_write_all(to, buf, (size_t)n) != 0)
             rc = write_failed(err);
     }
     if (from >= 0)
@@ -475,7 +451,7 @@ static int publish(struct models *m, const char *from, const char *id,
         rc = error_set(err, ERR_QUOTA,
                        "%d models are kept already: remove one first",
                        MODELS_OWN_MAX);
-    else if (rename(from, to) != 0 || sync_dir(m->own) != 0)
+    else if (rename(from, to) != 0 || file_sync_dir(m->own) != 0)
         rc = write_failed(err);
     free(to);
     return rc;
@@ -501,7 +477,7 @@ static int keep(struct models *m, const char *path, const void *bytes,
     if (!bytes)
         rc = copy_file(fd, path, err);
     else
-        rc = write_all(fd, bytes, len) == 0 ? 0 : write_failed(err);
+        rc = file_write_all(fd, bytes, len) == 0 ? 0 : write_failed(err);
     if (rc == 0 && fsync(fd) != 0)
         rc = write_failed(err);
     close(fd);
@@ -547,7 +523,7 @@ int models_remove(struct models *m, const char *id, struct error *err)
     path = path_of(m, &e);
     if (!path)
         return error_set(err, ERR_NOMEM, "no memory to remove a model");
-    if (unlink(path) != 0 || sync_dir(m->own) != 0)
+    if (unlink(path) != 0 || file_sync_dir(m->own) != 0)
         rc = error_set(err, ERR_FILE, "the model cannot be removed: %s",
                        strerror(errno));
     free(path);

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/base/file.h"
+
 struct applied {
     char id[65];
     struct model_threshold rows[MODEL_MAX_THRESHOLDS];
@@ -226,17 +228,6 @@ static json_t *to_json(const struct applied *all, int n)
                   : NULL;
 }
 
-/* The directory, too, so that the new name survives a loss of power. */
-static int sync_dir(const char *dir)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = fd < 0 ? -1 : fsync(fd);
-
-    if (fd >= 0)
-        close(fd);
-    return rc;
-}
-
 static int save(const struct thresholds *t, const struct applied *all, int n,
                 struct error *err)
 {
@@ -252,7 +243,7 @@ static int save(const struct thresholds *t, const struct applied *all, int n,
     if (fd >= 0 && close(fd))
         bad = 1;
     if (!bad)
-        bad = rename(part, t->path) || sync_dir(t->dir);
+        bad = rename(part, t->path) || file_sync_dir(t->dir);
     if (bad) {
         error_set(err, errno == ENOSPC ? ERR_STORAGE_FULL : ERR_FILE,
                   "%.100s cannot be written: %s", t->path, strerror(errno));

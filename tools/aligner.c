@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/base/file.h"
 #include "core/face/face.h"
 #include "core/train/dataset.h"
 #include "core/train/picture.h"
@@ -134,20 +135,6 @@ static int file_error(struct error *err, const char *path)
         "%s: %s", path, strerror(errno));
 }
 
-static int write_all(int fd, const uint8_t *bytes, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, bytes, len);
-        if (n < 0 && errno != EINTR)
-            return -1;
-        if (n > 0) {
-            bytes += n;
-            len -= (size_t)n;
-        }
-    }
-    return 0;
-}
-
 /* Under another name first: a file that is there is whole. */
 static int write_file(const char *path, const uint8_t *bytes, size_t len,
                       struct error *err)
@@ -164,7 +151,7 @@ static int write_file(const char *path, const uint8_t *bytes, size_t len,
         return file_error(err, path);
     mask = umask(0);
     umask(mask);
-    rc = write_all(fd, bytes, len) || fchmod(fd, 0666 & ~mask) ? -1 : 0;
+    rc = file_write_all(fd, bytes, len) || fchmod(fd, 0666 & ~mask) ? -1 : 0;
     if (rc)
         file_error(err, path);
     if (close(fd) && rc == 0)

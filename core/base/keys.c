@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/base/crypto.h"
+#include "core/base/file.h"
 
 enum {
     FILE_MAX_BYTES = 1 << 20,
@@ -406,20 +407,6 @@ fail:
     return -1;
 }
 
-static int write_all(int fd, const char *text, size_t len)
-{
-    while (len) {
-        ssize_t n = write(fd, text, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -1;
-        text += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
 /* Replace the file by the text: all of it or nothing, also after a power
  * cut. */
 static int edit_save(struct edit *e, const char *text, size_t len,
@@ -440,7 +427,7 @@ static int edit_save(struct edit *e, const char *text, size_t len,
     if ((e->st.st_mode &&
          (e->st.st_uid != geteuid() || e->st.st_gid != getegid()) &&
          fchown(fd, e->st.st_uid, e->st.st_gid) < 0) ||
-        write_all(fd, text, len) < 0 || fsync(fd) < 0 ||
+        file_write_all(fd, text, len) < 0 || fsync(fd) < 0 ||
         rename(temp, e->path) < 0) {
         error_set(err, ERR_FILE, "%s: %s", e->path, strerror(errno));
         unlink(temp);

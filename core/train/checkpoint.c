@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/base/crypto.h"
+#include "core/base/file.h"
 
 static const char prefix[] = "checkpoint-";
 
@@ -35,25 +36,6 @@ static const char magic[] = "facenetd ck1";
 static size_t head_bytes(int n)
 {
     return offsetof(struct head, rows) + (size_t)n * sizeof(struct row);
-}
-
-static int write_all(int fd, const void *bytes, size_t n)
-{
-    const char *p = bytes;
-
-    while (n > 0) {
-        ssize_t got = write(fd, p, n);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0) {
-            errno = got < 0 ? errno : ENOSPC;
-            return -1;
-        }
-        p += got;
-        n -= (size_t)got;
-    }
-    return 0;
 }
 
 /* 0: all of it; 1: the file ends before; -1: errno. */
@@ -97,16 +79,6 @@ static long long step_of(const char *name)
     errno = 0;
     step = strtoll(name, &end, 10);
     return *end || errno ? -1 : step;
-}
-
-static int sync_dir(const char *dir)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = fd < 0 ? -1 : fsync(fd);
-
-    if (fd >= 0)
-        close(fd);
-    return rc;
 }
 
 /* The highest step below `below` (negative: any), or -1. */
@@ -189,9 +161,9 @@ static int write_file(const char *path, const struct head *head,
     fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0)
         return file_error(path, errno, err);
-    rc = write_all(fd, head, len) || write_all(fd, sum, sizeof(sum));
+    rc = file_write_all(fd, head, len) || file_write_all(fd, sum, sizeof(sum));
     for (uint32_t i = 0; !rc && i < head->n; i++)
-        rc = write_all(fd, parts[i].bytes, parts[i].len);
+        rc = file_write_all(fd, parts[i].bytes, parts[i].len);
     rc = rc || fsync(fd);
     why = errno;
     if (close(fd) && !rc) {
@@ -218,7 +190,7 @@ int checkpoint_save(const char *dir, long long step,
         !name_of(dir, step, "", final, err) &&
         !make_head(parts, n, head, err) &&
         !write_file(temporary, head, parts, err))
-        rc = rename(temporary, final) || sync_dir(dir)
+        rc = rename(temporary, final) || file_sync_dir(dir)
                  ? file_error(final, errno, err)
                  : 0;
     free(head);
