@@ -87,7 +87,7 @@ static int one_step(struct step *s, double *loss, struct error *err)
     *loss =
         triplet_loss(s->unit, s->n / 3, s->dim, 0.2f, NULL, s->grad, &active);
     triplet_normalise_back(plan_output(s->plan, 0), s->grad, s->n, s->dim,
-                           plan_gradient(s->plan));
+                           plan_gradient(s->plan, 0));
     if (graph_backward(s->plan, err))
         return -1;
     optim_step(s->optim, l->weights, l->gradients, 0.01);

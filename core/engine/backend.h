@@ -80,7 +80,7 @@ struct plan_info {
 };
 
 enum {
-    BACKEND_ABI = 2
+    BACKEND_ABI = 3
 };
 
 struct backend {
@@ -104,7 +104,7 @@ struct backend {
     struct network *(*load_learning)(struct device *dev, const struct graph *g,
                                      const struct learn_options *opt,
                                      struct error *err);
-    /* After forward, once: from plan->gradient, the loss by output 0, add
+    /* After forward, once: from plan->gradient, the loss by the outputs, add
      * the loss by every weight to net->learn->gradients. */
     int (*backward)(struct plan *p, struct error *err);
 };
@@ -128,7 +128,9 @@ struct plan {
     int n_outputs;
     struct shape shape_out[PLAN_MAX_OUTPUTS];
     float *output[PLAN_MAX_OUTPUTS];
-    float *gradient; /* of output 0, host staging; NULL: cannot go backward */
+    /* The loss by the outputs, host staging; NULL: nothing before it learns.
+     * All NULL: the plan cannot go backward. */
+    float *gradient[PLAN_MAX_OUTPUTS];
 };
 
 extern const struct backend backend_cpu;

@@ -199,20 +199,20 @@ static int gemm_backward(const struct learn_step *s, struct error *err)
                : 0;
 }
 
-/* [n,c,h,w] to [n,h,w,c]. */
-static void take_input(struct cpu_learn_plan *p)
+/* [n,c,h,w] to [n,h,w,c], or back. */
+static void turn(const float *from, float *to, const struct shape *s, bool back)
 {
-    const struct shape *s = &p->base.shape_in;
     size_t c = (size_t)s->d[1], hw = (size_t)s->d[2] * (size_t)s->d[3];
 
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < s->d[0]; n++) {
-        const float *from = p->staging + (size_t)n * c * hw;
-        float *to = p->input + (size_t)n * c * hw;
+        const float *x = from + (size_t)n * c * hw;
+        float *y = to + (size_t)n * c * hw;
 
         for (size_t i = 0; i < hw; i++)
             for (size_t k = 0; k < c; k++)
-                to[i * c + k] = from[k * hw + i];
+                *(back ? &y[k * hw + i] : &y[i * c + k]) =
+                    back ? x[i * c + k] : x[k * hw + i];
     }
 }
 
@@ -221,7 +221,7 @@ static int forward(struct plan *plan, struct error *err)
     struct cpu_learn_plan *p = (struct cpu_learn_plan *)plan;
 
     omp_set_num_threads(p->n_threads);
-    take_input(p);
+    turn(p->staging, p->input, &plan->shape_in, false);
     for (int i = 0; i < p->n_steps; i++) {
         struct learn_step *s = &p->steps[i];
         int rc = 0;
@@ -235,6 +235,10 @@ static int forward(struct plan *plan, struct error *err)
         if (rc)
             return error_context(err, "node '%.80s'", s->node->name);
     }
+    for (int i = 0; i < plan->n_outputs; i++)
+        if (p->pictures[i].out)
+            turn(p->pictures[i].out, plan->output[i], &plan->shape_out[i],
+                 true);
     return 0;
 }
 
@@ -257,6 +261,10 @@ static int backward(struct plan *plan, struct error *err)
     struct cpu_learn_plan *p = (struct cpu_learn_plan *)plan;
 
     omp_set_num_threads(p->n_threads);
+    for (int i = 0; i < plan->n_outputs; i++)
+        if (p->pictures[i].gradient)
+            turn(plan->gradient[i], p->pictures[i].gradient,
+                 &plan->shape_out[i], false);
     for (int i = p->n_steps - 1; i >= 0; i--) {
         struct learn_step *s = &p->steps[i];
 

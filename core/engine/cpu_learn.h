@@ -67,6 +67,11 @@ struct cpu_learn_plan {
     char *arena;
     float *staging; /* the input as it is handed over, [n,c,h,w] */
     float *input;   /* and as the steps read it */
+    /* Outputs that are pictures: as the steps have them, [n,h,w,c]; NULL for
+     * others. base's are owned then. */
+    struct learn_picture {
+        float *out, *gradient;
+    } pictures[PLAN_MAX_OUTPUTS];
 };
 
 struct network *cpu_learn_load(struct device *dev, const struct graph *g,

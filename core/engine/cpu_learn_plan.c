@@ -210,9 +210,10 @@ static void find_needs(struct build *b)
 static void find_backward(struct build *b)
 {
     struct cpu_learn_plan *p = b->plan;
-    int last = b->g->outputs[0];
 
-    b->grad[last] = -2; /* there will be one, and it is written by the caller */
+    /* There will be these, and they are written by the caller. */
+    for (int i = 0; i < b->g->n_outputs; i++)
+        b->grad[b->g->outputs[i]] = -2;
     for (int i = p->n_steps - 1; i >= 0; i--) {
         struct learn_step *s = &p->steps[i];
 
@@ -281,11 +282,15 @@ static void lay_step(struct build *b, int i)
 static void lay_gradients(struct build *b)
 {
     struct cpu_learn_plan *p = b->plan;
-    int out = b->g->outputs[0], end = 2 * p->n_steps - 1;
+    int end = 2 * p->n_steps - 1;
 
-    if (b->need[out])
-        b->grad[out] =
-            new_slot(b, shape_count(&b->shapes[out]), p->n_steps, p->n_steps);
+    for (int i = 0; i < b->g->n_outputs; i++) {
+        int out = b->g->outputs[i];
+
+        if (b->need[out] && b->grad[out] < 0)
+            b->grad[out] = new_slot(b, shape_count(&b->shapes[out]), p->n_steps,
+                                    p->n_steps);
+    }
     for (int i = p->n_steps - 1; i >= 0; i--) {
         struct learn_step *s = &p->steps[i];
 
@@ -293,8 +298,7 @@ static void lay_gradients(struct build *b)
             continue;
         if (b->grad[s->out] < 0)
             b->grad[s->out] =
-                new_slot(b, shape_count(&s->run.shape_out),
-                         s->out == out ? p->n_steps : end - i, end - i);
+                new_slot(b, shape_count(&s->run.shape_out), end - i, end - i);
         reach(b, b->grad[s->out], end - i);
         for (int k = 0; k < s->run.n_in; k++) {
             if (!b->need[s->in[k]])
@@ -634,9 +638,27 @@ static int allocate(struct build *b)
 
 /* ---- the whole ----------------------------------------------------- */
 
+/* A picture as an output: handed over [n,c,h,w], from memory of its own. */
+static int bind_picture(struct build *b, int i)
+{
+    struct plan *p = &b->plan->base;
+    struct learn_picture *picture = &b->plan->pictures[i];
+    size_t n = shape_count(&p->shape_out[i]);
+
+    picture->out = p->output[i];
+    picture->gradient = p->gradient[i];
+    p->output[i] = tensor_alloc(n);
+    if (picture->gradient)
+        p->gradient[i] = tensor_alloc(n);
+    return p->output[i] && (p->gradient[i] || !picture->gradient)
+               ? 0
+               : no_memory(b);
+}
+
 static int bind_outputs(struct build *b)
 {
     struct cpu_learn_plan *p = b->plan;
+    bool any = false;
 
     p->input = at_slot(b, b->slot[b->g->input]);
     p->base.input = p->staging;
@@ -646,18 +668,18 @@ static int bind_outputs(struct build *b)
         int v = b->g->outputs[i];
         const struct shape *s = &b->shapes[v];
 
-        if (shape_count(s) != (size_t)s->d[0] * (size_t)s->d[1])
-            return error_set(b->err, ERR_MODEL,
-                             "an output that is a picture is not for training");
         p->base.shape_out[i] = *s;
         p->base.output[i] = at_slot(b, b->slot[v]);
+        if (!p->rest && b->need[v])
+            p->base.gradient[i] = at_slot(b, b->grad[v]);
+        any = any || p->base.gradient[i];
+        if (shape_count(s) != (size_t)s->d[0] * (size_t)s->d[1] &&
+            bind_picture(b, i))
+            return -1;
     }
-    if (p->rest)
-        return 0;
-    p->base.gradient = at_slot(b, b->grad[b->g->outputs[0]]);
-    if (!p->base.gradient)
-        return error_set(b->err, ERR_MODEL, "no weight is left that learns");
-    return 0;
+    return any || p->rest
+               ? 0
+               : error_set(b->err, ERR_MODEL, "no weight is left that learns");
 }
 
 static int build_plan(struct build *b)
@@ -753,6 +775,12 @@ void cpu_learn_plan_free(struct plan *plan)
             kernel_free(r->in[1].reorder);
             kernel_free(r->out.reorder);
         }
+    for (int i = 0; i < PLAN_MAX_OUTPUTS; i++) {
+        if (!p->pictures[i].out)
+            continue;
+        free(p->base.output[i]);
+        free(p->pictures[i].gradient ? p->base.gradient[i] : NULL);
+    }
     free(p->steps);
     free(p->arena);
     free(p->staging);

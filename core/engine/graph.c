@@ -421,14 +421,18 @@ struct learnable *network_learnable(struct network *net)
     return net->learn;
 }
 
-float *plan_gradient(struct plan *p)
+float *plan_gradient(struct plan *p, int i)
 {
-    return p->gradient;
+    return p->gradient[i];
 }
 
 int graph_backward(struct plan *p, struct error *err)
 {
-    if (!p->gradient)
+    bool any = false;
+
+    for (int i = 0; i < p->n_outputs; i++)
+        any = any || p->gradient[i];
+    if (!any)
         return error_set(err, ERR_DEVICE, "a plan at rest has no backward");
     return p->backend->backward(p, err);
 }

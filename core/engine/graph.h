@@ -133,10 +133,11 @@ struct network *network_new_learning(struct device *dev, const struct graph *g,
                                      const struct learn_options *opt,
                                      struct error *err);
 struct learnable *network_learnable(struct network *net); /* borrowed */
-/* Host memory for the loss by output 0, of its shape; to be written between
- * graph_forward and graph_backward (before, others use it). NULL: the plan is
- * at rest. */
-float *plan_gradient(struct plan *p);
+/* Host memory for the loss by output i, packed in its shape; every one that
+ * is there must be written between graph_forward and graph_backward (before,
+ * others use it). NULL: the plan is at rest, or nothing that output i hangs on
+ * learns. */
+float *plan_gradient(struct plan *p, int i);
 /* After graph_forward of the same plan, once. Adds to the gradients. */
 int graph_backward(struct plan *p, struct error *err);
 /* A copy of g, the graph that the network was loaded from, with these weights

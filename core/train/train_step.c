@@ -226,17 +226,17 @@ static int forward(struct train *t, bool triplets, struct error *err)
         t->grad_y[i] *= (float)weight;
     if (t->teacher) {
         /* the plan's gradient is scratch here */
-        float *g = plan_gradient(t->plan);
+        float *g = plan_gradient(t->plan, 0);
 
         t->loss += triplet_distill(t->y, t->tutor_y, t->n_batch, t->dim, g);
         for (size_t i = 0; i < all; i++)
             t->grad_y[i] += g[i];
     }
     if (t->contract.normalised)
-        memcpy(plan_gradient(t->plan), t->grad_y, all * sizeof(float));
+        memcpy(plan_gradient(t->plan, 0), t->grad_y, all * sizeof(float));
     else
         triplet_normalise_back(out, t->grad_y, t->n_batch, t->dim,
-                               plan_gradient(t->plan));
+                               plan_gradient(t->plan, 0));
     return 0;
 }
 

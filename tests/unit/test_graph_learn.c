@@ -138,19 +138,28 @@ static struct graph *layer_graph(const struct layer *l)
 
 static uint64_t *dice; /* dropout's: each run is to draw the same */
 
-/* The loss is the sum of output times a fixed row of numbers. */
+static size_t count_outputs(const struct plan *p)
+{
+    size_t n = 0;
+
+    for (int k = 0; k < p->n_outputs; k++)
+        n += shape_count(plan_output_shape(p, k));
+    return n;
+}
+
+/* The loss is the sum of all outputs times a fixed row of numbers. */
 static double loss_of(struct plan *p, const float *input, const float *row)
 {
     struct error err = {0};
-    const struct shape *s = plan_output_shape(p, 0);
     double sum = 0;
 
     if (dice)
         *dice = 1;
     memcpy(plan_input(p), input, shape_count(&p->shape_in) * sizeof(float));
     must(graph_forward(p, &err), &err);
-    for (size_t i = 0; i < shape_count(s); i++)
-        sum += (double)plan_output(p, 0)[i] * (double)row[i];
+    for (int k = 0; k < p->n_outputs; k++)
+        for (size_t i = 0; i < shape_count(plan_output_shape(p, k)); i++)
+            sum += (double)plan_output(p, k)[i] * (double)*row++;
     return sum;
 }
 
@@ -159,8 +168,12 @@ static void go_back(struct plan *p, struct learnable *l, const float *row)
     struct error err = {0};
 
     memset(l->gradients, 0, l->n_weights * sizeof(float));
-    memcpy(plan_gradient(p), row,
-           shape_count(plan_output_shape(p, 0)) * sizeof(float));
+    for (int k = 0; k < p->n_outputs; k++) {
+        size_t n = shape_count(plan_output_shape(p, k));
+
+        memcpy(plan_gradient(p, k), row, n * sizeof(float));
+        row += n;
+    }
     must(graph_backward(p, &err), &err);
 }
 
@@ -232,7 +245,7 @@ static void test_layers(void **state)
             float before = l->gradients[l->n_weights - 1];
 
             loss_of(p, input, row);
-            memcpy(plan_gradient(p), row,
+            memcpy(plan_gradient(p, 0), row,
                    shape_count(plan_output_shape(p, 0)) * sizeof(float));
             must(graph_backward(p, &err), &err);
             assert_float_equal(l->gradients[l->n_weights - 1], 2 * before,
@@ -248,27 +261,37 @@ static void test_layers(void **state)
 
 /* ---- whole networks ---------------------------------------------------- */
 
-static void check_network(const char *name, int n, bool freeze, bool separate,
-                          double step, double near)
+/* hint: a node whose picture is an output too, or NULL. */
+static void check_network(const char *name, const char *hint, int n,
+                          bool freeze, bool separate, double step, double near)
 {
-    struct arch_options arch = {.seed = 5, .embedding_size = 32};
+    bool detector = strncmp(name, "mtcnn", 5) == 0;
+    struct arch_options arch = {.seed = 5, .embedding_size = detector ? 0 : 32};
     struct plan_options opt = {.n = n, .separate = separate};
     struct learn_options learn = {.freeze_norm = freeze, .seed = 1};
     struct error err = {0};
     struct graph *g = arch_new(name, &arch, &err);
-    struct network *net =
-        g ? network_new_learning(device, g, &learn, &err) : NULL;
-    struct plan *p = net ? graph_plan(net, &opt, &err) : NULL;
+    struct network *net;
+    struct plan *p;
     struct learnable *l;
     float *input, *row, *way;
     double length = 0;
     char what[128];
 
+    must(g ? 0 : -1, &err);
+    for (int i = 0; hint && i < g->n_nodes; i++)
+        if (strcmp(g->nodes[i].name, hint) == 0)
+            must(graph_add_output(g, g->nodes[i].out, &err), &err);
+    if (g->values[g->input].shape.d[2] == 0)
+        opt.h = opt.w = 14;
+    net = network_new_learning(device, g, &learn, &err);
+    p = net ? graph_plan(net, &opt, &err) : NULL;
     if (!p)
         fail_msg("%s: %s", name, err.text);
+    assert_true(!hint || p->n_outputs == 2);
     l = network_learnable(net);
     input = formula("input", shape_count(&p->shape_in), 1);
-    row = formula("row", shape_count(plan_output_shape(p, 0)), 1);
+    row = formula("row", count_outputs(p), 1);
     way = malloc(l->n_weights * sizeof(*way));
     assert_non_null(way);
     dice = &l->random;
@@ -311,19 +334,30 @@ static void check_network(const char *name, int n, bool freeze, bool separate,
 static void test_inception_resnet(void **state)
 {
     (void)state;
-    check_network("inception_resnet_v1", 2, true, false, 1e-3, 3e-2);
+    check_network("inception_resnet_v1", NULL, 2, true, false, 1e-3, 3e-2);
 }
 
 static void test_nn2(void **state)
 {
     (void)state;
-    check_network("nn2", 2, true, false, 1e-3, 3e-2);
+    check_network("nn2", NULL, 2, true, false, 1e-3, 3e-2);
 }
 
 static void test_mobilefacenet(void **state)
 {
     (void)state;
-    check_network("mobilefacenet_small", 6, false, true, 1e-3, 3e-2);
+    check_network("mobilefacenet_small", NULL, 6, false, true, 1e-3, 3e-2);
+}
+
+/* Outputs that others read too, of every kind. */
+static void test_outputs(void **state)
+{
+    (void)state;
+    check_network("mobilefacenet_small", "block4.2.add", 4, false, true, 1e-3,
+                  3e-2);
+    check_network("mtcnn_pnet", NULL, 6, false, true, 1e-3, 3e-2);
+    check_network("mtcnn_rnet", NULL, 6, false, true, 1e-3, 3e-2);
+    check_network("mtcnn_onet", NULL, 3, false, true, 1e-3, 3e-2);
 }
 
 /* ---- freezing ----------------------------------------------------------- */
@@ -423,7 +457,7 @@ static void test_rest(void **state)
                                   (1 + fabs((double)plan_output(q, 0)[i])));
         if (!(most < 1e-3))
             fail_msg("%s: off by %g", names[k], most);
-        assert_null(plan_gradient(p));
+        assert_null(plan_gradient(p, 0));
         assert_int_equal(graph_backward(p, &err), -1);
         free(input);
         plan_free(p);
@@ -557,13 +591,10 @@ static int close_device(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layers),
-        cmocka_unit_test(test_inception_resnet),
-        cmocka_unit_test(test_nn2),
-        cmocka_unit_test(test_mobilefacenet),
-        cmocka_unit_test(test_freeze),
-        cmocka_unit_test(test_rest),
-        cmocka_unit_test(test_descends),
+        cmocka_unit_test(test_layers),  cmocka_unit_test(test_inception_resnet),
+        cmocka_unit_test(test_nn2),     cmocka_unit_test(test_mobilefacenet),
+        cmocka_unit_test(test_outputs), cmocka_unit_test(test_freeze),
+        cmocka_unit_test(test_rest),    cmocka_unit_test(test_descends),
         cmocka_unit_test(test_bf16),
     };
 
