@@ -110,7 +110,8 @@ int jobs_args_read(json_t *object, char out[JOBS_ARGUMENTS_MAX], bool *builds,
     /* Where no network is built, there is a model that is trained on. */
     if (!json_object_get(canon, "arch") && !json_object_get(canon, "model_def"))
         snprintf(a->pretrained_model, sizeof(a->pretrained_model), "model");
-    if (a->distill_triplets > 0) /* the teacher is a field of its own */
+    /* The teacher is a field of its own. */
+    if (a->distill_triplets > 0 || a->distill_hints[0] || a->distill_mix > 0)
         snprintf(a->distill, sizeof(a->distill), "teacher");
     if (train_args_check(a, err) != 0) {
         error_context(err, "arguments");

@@ -19,6 +19,7 @@ static const struct arch_info infos[] = {
     {"inception_resnet_v1", 160, 160, 512, "the training script's default"},
     {"mobilefacenet", 112, 112, 128, "MobileFaceNet, small and quick"},
     {"mobilefacenet_small", 112, 112, 128, "MobileFaceNet, half as wide"},
+    {"mobilefacenet_slim", 112, 112, 128, "MobileFaceNet, half as deep"},
     {"mtcnn_pnet", 0, 0, 0, "face detector, first stage, any size"},
     {"mtcnn_rnet", 24, 24, 0, "face detector, second stage"},
     {"mtcnn_onet", 48, 48, 0, "face detector, third stage: landmarks"},
@@ -27,9 +28,10 @@ static const struct arch_info infos[] = {
 
 /* Of the same order as infos. */
 static int (*const builders[])(struct build *b, int dim) = {
-    nn1_build,          nn2_build,        nn3_build,        nn4_build,
-    nns1_build,         nns2_build,       irv1_build,       mobile_build,
-    mobile_small_build, mtcnn_pnet_build, mtcnn_rnet_build, mtcnn_onet_build,
+    nn1_build,          nn2_build,         nn3_build,        nn4_build,
+    nns1_build,         nns2_build,        irv1_build,       mobile_build,
+    mobile_small_build, mobile_slim_build, mtcnn_pnet_build, mtcnn_rnet_build,
+    mtcnn_onet_build,
 };
 
 _Static_assert(sizeof(builders) / sizeof(builders[0]) + 1 ==

@@ -73,6 +73,7 @@ int nns2_build(struct build *b, int dim);
 int irv1_build(struct build *b, int dim);
 int mobile_build(struct build *b, int dim);
 int mobile_small_build(struct build *b, int dim);
+int mobile_slim_build(struct build *b, int dim);
 int mtcnn_pnet_build(struct build *b, int dim);
 int mtcnn_rnet_build(struct build *b, int dim);
 int mtcnn_onet_build(struct build *b, int dim);

@@ -59,8 +59,9 @@ static int bottlenecks(struct build *b, int x, const char *name, int n,
     return x;
 }
 
-/* part: every width is divided by it; the dense layer sees 512 by it. */
-static int network(struct build *b, int dim, int part)
+/* part: every width is divided by it; the dense layer sees 512 by it. n3, n4,
+ * n5: bottlenecks with a shortcut at 28, 14 and 7 pixels. */
+static int network(struct build *b, int dim, int part, int n3, int n4, int n5)
 {
     const int w64 = 64 / part, w128 = 128 / part, w256 = 256 / part;
     const int w512 = 512 / part;
@@ -74,13 +75,13 @@ static int network(struct build *b, int dim, int part)
     x = unit(b, x, "conv2", &depth, false);
     x = bottleneck(b, x, "down3", &(struct conv){.out = w128, .stride = 2},
                    w64);
-    x = bottlenecks(b, x, "block3", 4, w128, w64);
+    x = bottlenecks(b, x, "block3", n3, w128, w64);
     x = bottleneck(b, x, "down4", &(struct conv){.out = w256, .stride = 2},
                    w128);
-    x = bottlenecks(b, x, "block4", 6, w256, w128);
+    x = bottlenecks(b, x, "block4", n4, w256, w128);
     x = bottleneck(b, x, "down5", &(struct conv){.out = w512, .stride = 2},
                    w128);
-    x = bottlenecks(b, x, "block5", 2, w256, w128);
+    x = bottlenecks(b, x, "block5", n5, w256, w128);
     x = unit(b, x, "conv6", &(struct conv){.out = w512, .k = 1}, false);
     x = unit(b, x, "conv7", &last, true);
     x = build_flatten(b, x, "flatten");
@@ -90,11 +91,17 @@ static int network(struct build *b, int dim, int part)
 
 int mobile_build(struct build *b, int dim)
 {
-    return network(b, dim, 1);
+    return network(b, dim, 1, 4, 6, 2);
 }
 
 /* Ours: half the channels, a quarter of the work. */
 int mobile_small_build(struct build *b, int dim)
 {
-    return network(b, dim, 2);
+    return network(b, dim, 2, 4, 6, 2);
+}
+
+/* Ours: half of the bottlenecks with a shortcut. */
+int mobile_slim_build(struct build *b, int dim)
+{
+    return network(b, dim, 1, 2, 3, 1);
 }

@@ -226,6 +226,13 @@ int train_args_check(const struct train_args *a, struct error *err)
     if (a->distill_triplets > 0 && !a->distill[0])
         return error_set(err, ERR_BAD_FIELD,
                          "distill_triplets: it needs distill");
+    if ((a->distill_hints[0] || a->distill_mix > 0) && !a->distill[0])
+        return error_set(err, ERR_BAD_FIELD, "%s: it needs distill",
+                         a->distill_hints[0] ? "distill_hints" : "distill_mix");
+    if (a->distill_mix > 0 && a->distill_triplets > 0)
+        return error_set(err, ERR_BAD_FIELD,
+                         "distill_mix: a blend is nobody's face, it does not "
+                         "go with distill_triplets");
     if (!a->data_dir[0])
         return error_set(err, ERR_BAD_FIELD,
                          "data_dir: a folder of photos is needed");

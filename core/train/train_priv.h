@@ -1,9 +1,9 @@
 /* core/train/train_priv.h - what the files of a run share: its state.
- * train.c runs the phases; train_setup.c makes the network, train_data.c the
- * photos, train_round.c selects triplets, train_step.c learns from a batch,
- * train_state.c saves and resumes, train_measure.c evaluates, train_guard.c
- * checks before, during and after, train_report.c writes the run's folders,
- * train_publish.c the model. Thread: one. */
+ * train.c runs the phases; train_setup.c makes the network, train_hint.c hints,
+ * train_data.c the photos, train_round.c selects triplets, train_step.c learns
+ * from a batch, train_state.c saves and resumes, train_measure.c evaluates,
+ * train_guard.c checks before, during and after, train_report.c writes the
+ * run's folders, train_publish.c the model. Thread: one. */
 #ifndef CORE_TRAIN_TRAIN_PRIV_H
 #define CORE_TRAIN_TRAIN_PRIV_H
 
@@ -87,6 +87,7 @@ struct train {
     struct learnable *learn;      /* net's */
     struct plan *plan, *rest;     /* of batch_size photos */
     struct embedder *old, *tutor; /* of the parent (harmonic), the teacher */
+    struct train_hint *hint;      /* instead of tutor, where there are hints */
     struct optim *optim;
     float *averages; /* [n_weights] */
     bool rounds;     /* triplets are selected; false: distillation alone */
@@ -139,7 +140,8 @@ enum {
     TRAIN_SEED_ORDER,
     TRAIN_SEED_HELD,
     TRAIN_SEED_HOLDOUT,
-    TRAIN_SEED_CHECK
+    TRAIN_SEED_CHECK,
+    TRAIN_SEED_MIX
 };
 /* -1 with ERR_STOPPING when *stop is set. */
 int train_stopping(const struct train *t, struct error *err);
@@ -149,6 +151,17 @@ int64_t train_steps(const struct train *t); /* of the whole run */
 int train_setup_model(struct train *t, struct error *err); /* graph, contract */
 int train_setup_network(struct train *t, struct error *err); /* all else */
 void train_setup_fini(struct train *t);
+
+/* --- train_hint.c */
+/* What distill_hints names: t->graph with those values as outputs after the
+ * first; owned. Loads the teacher for train_hint_teach. */
+struct graph *train_hint_graph(struct train *t, struct error *err);
+void train_hint_fini(struct train *t);
+/* The teacher's vectors of t->tutor_x into t->tutor_y; keeps its pictures. */
+int train_hint_teach(struct train *t, struct error *err);
+/* After the network's forward: the hints' loss, weighted; its gradients are
+ * written. */
+double train_hint_loss(struct train *t);
 
 /* --- train_data.c */
 int train_data_open(struct train *t, struct error *err);

@@ -274,6 +274,11 @@ int train_setup_model(struct train *t, struct error *err)
                          "distill: the teacher gives %d numbers, the network "
                          "%d",
                          t->teacher->contract.dim, t->contract.dim);
+    if (t->a->distill_mix > 0 && (t->contract.scale == SCALE_STANDARD ||
+                                  t->teacher->contract.scale == SCALE_STANDARD))
+        return error_set(err, ERR_BAD_FIELD,
+                         "distill_mix: photos scaled per-image cannot be "
+                         "blended");
     return set_dropout(t, err);
 }
 
@@ -307,11 +312,19 @@ static int load_network(struct train *t, struct error *err)
                                     strcmp(freeze, "yes") == 0 ||
                                     (strcmp(freeze, "auto") == 0 && t->parent),
                                 .seed = (uint64_t)t->a->seed};
+    struct graph *hinted = NULL;
     size_t n;
 
     if (freeze_point(t, &opt.freeze_until, err))
         return -1;
-    t->net = network_new_learning(t->dev, t->graph, &opt, err);
+    if (t->a->distill_hints[0]) {
+        hinted = train_hint_graph(t, err);
+        if (!hinted)
+            return -1;
+    }
+    t->net =
+        network_new_learning(t->dev, hinted ? hinted : t->graph, &opt, err);
+    graph_free(hinted);
     if (!t->net)
         return -1;
     t->learn = network_learnable(t->net);
@@ -372,7 +385,7 @@ int train_setup_network(struct train *t, struct error *err)
         if (!t->old)
             return -1;
     }
-    if (t->teacher) {
+    if (t->teacher && !t->hint) {
         t->tutor =
             embedder_new(t->dev, t->teacher, EMBED_BATCH, t->precision, err);
         if (!t->tutor)
@@ -385,6 +398,7 @@ void train_setup_fini(struct train *t)
 {
     embedder_free(t->old);
     embedder_free(t->tutor);
+    train_hint_fini(t);
     optim_free(t->optim);
     plan_free(t->plan);
     plan_free(t->rest);

@@ -169,6 +169,27 @@ static int take(struct train *t, int group, struct error *err)
     return 0;
 }
 
+/* distill_mix: rows blended with the next row, the teacher's alike: scaling is
+ * the same for every pixel, so the blend of chips is the chip of a blend. */
+static void mix(struct train *t, float *x)
+{
+    const struct contract *c = &t->teacher->contract;
+    size_t other = 3 * (size_t)c->width * (size_t)c->height;
+    uint64_t random = train_seed(t, TRAIN_SEED_MIX, t->at.step);
+
+    for (int i = 0; i + 1 < t->n_batch; i++) {
+        bool mixed = random_unit(&random) < t->a->distill_mix;
+        float part = (float)random_unit(&random);
+        float *to[2] = {x + (size_t)i * t->n_input,
+                        t->tutor_x + (size_t)i * other};
+        const size_t n[2] = {t->n_input, other};
+
+        for (int k = 0; mixed && k < 2; k++)
+            for (size_t p = 0; p < n[k]; p++)
+                to[k][p] += part * (to[k][p + n[k]] - to[k][p]);
+    }
+}
+
 /* Harmonic: rows that are the old model's get its vectors, and no gradient. A
  * triplet for which another stands in (not ok) is all new. */
 static void lay_old(struct train *t)
@@ -203,8 +224,11 @@ static int forward(struct train *t, bool triplets, struct error *err)
     const float *out;
     double weight = t->teacher ? t->a->distill_triplets : 1;
 
-    if (t->teacher &&
-        embedder_run(t->tutor, t->tutor_at, t->n_batch, t->tutor_y, NULL, err))
+    if (t->teacher && t->a->distill_mix > 0)
+        mix(t, plan_input(t->plan));
+    if (t->teacher && (t->hint ? train_hint_teach(t, err)
+                               : embedder_run(t->tutor, t->tutor_at, t->n_batch,
+                                              t->tutor_y, NULL, err)))
         return error_context(err, "teacher");
     if (graph_forward(t->plan, err))
         return -1;
@@ -231,6 +255,8 @@ static int forward(struct train *t, bool triplets, struct error *err)
         t->loss += triplet_distill(t->y, t->tutor_y, t->n_batch, t->dim, g);
         for (size_t i = 0; i < all; i++)
             t->grad_y[i] += g[i];
+        if (t->hint)
+            t->loss += train_hint_loss(t);
     }
     if (t->contract.normalised)
         memcpy(plan_gradient(t->plan, 0), t->grad_y, all * sizeof(float));

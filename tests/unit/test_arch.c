@@ -44,6 +44,8 @@ static const struct expected {
     {"mobilefacenet", 985792 + 7552, 220965376, 0},
     /* weights, biases from batch norms, the dense layer's bias, slopes */
     {"mobilefacenet_small", 275008 + 4832 + 128 + 3776, 59102464, 0},
+    /* less two, three and one bottlenecks of 18,112, 68,992 and 68,992 */
+    {"mobilefacenet_slim", 993344 - 312192, 150254848, 0},
     {"mtcnn_pnet", 6632, 2939160, 0},
     {"mtcnn_rnet", 100178, 1530768, 0},
     {"mtcnn_onet", 389040, 12909952, 0},

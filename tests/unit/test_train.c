@@ -142,6 +142,10 @@ static const struct {
     {{{"harmonic", "true"}, {"optimizer", "MOM"}}},
     {{{"distill", "start"}, {"random_flip", "true"}, {"optimizer", "RMSPROP"}}},
     {{{"distill", "start"}, {"distill_triplets", "0.5"}}},
+    {{{"distill", "start"},
+      {"distill_hints", "one=one,two=two"},
+      {"distill_mix", "0.5"},
+      {"random_flip", "true"}}},
     {{{"selection", "facenet"}, {"freeze_until", "two"}}},
 };
 

@@ -206,6 +206,12 @@ static void together_they_must_fit(void **state)
         {{{"data_dir", "f"}, {"harmonic", "true"}, {"pretrained_model", "m"}},
          NULL},
         {{{"data_dir", "f"}, {"distill_triplets", "1"}}, "needs distill"},
+        {{{"data_dir", "f"}, {"distill_hints", "a=b"}},
+         "distill_hints: it needs distill"},
+        {{{"data_dir", "f"}, {"distill_mix", "1"}},
+         "distill_mix: it needs distill"},
+        {{{"distill_triplets", "1"}, {"distill", "t"}, {"distill_mix", "1"}},
+         "a blend is nobody's face"},
     };
     struct train_args a;
     struct error err;
