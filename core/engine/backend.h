@@ -15,22 +15,31 @@ struct device;  /* a processor in use: threads or a card */
 struct network; /* a graph with its weights on a device */
 struct plan;    /* a network compiled for one input shape; scratch state */
 
+/* A backend that lacks one refuses it when it plans: ERR_DEVICE. */
 enum precision {
-    PRECISION_AUTO, /* bf16 where the device is quicker with it (AMX) */
+    PRECISION_AUTO, /* what the device is quickest with: see device_info */
     PRECISION_F32,
-    PRECISION_BF16 /* storage and products; sums in f32 */
+    PRECISION_BF16, /* storage and products; sums in f32 */
+    PRECISION_F16,  /* the same */
+    PRECISION_TF32  /* storage f32, products of 10 bits, sums in f32 */
 };
 
 struct device_options {
-    int n_threads; /* 0: as many as the machine has cores */
+    int n_threads;         /* CPU; 0: as many as the machine has cores */
+    int index;             /* of the card; the CPU has none */
+    size_t memory_bytes;   /* that the device may take; 0: no bound */
+    const char *cache_dir; /* absolute; tuned plans; NULL: none are kept */
+    bool tune;             /* time kernels against each other when planning */
 };
 
 struct device_info {
     char name[64]; /* "oneDNN 2.6.3, OpenBLAS 0.3.21" */
     char isa[64];  /* "avx512_core_bf16" */
     int n_threads;
-    bool fast_bf16; /* what PRECISION_AUTO picks */
-    bool any_bf16;  /* PRECISION_BF16 can be asked for */
+    bool fast_bf16;                 /* what PRECISION_AUTO picks */
+    bool fast_f16;                  /* it picks this; wins over fast_bf16 */
+    bool any_bf16;                  /* PRECISION_BF16 can be asked for */
+    size_t bytes_used, bytes_total; /* memory of the card; 0 on the CPU */
 };
 
 struct plan_options {
@@ -80,12 +89,18 @@ struct plan_info {
 };
 
 enum {
-    BACKEND_ABI = 3
+    BACKEND_ABI = 4
 };
 
+/* A device is lost when forward, backward, load or plan says ERR_DEVICE for
+ * other reasons than what was asked of it. What belongs to it can then only be
+ * freed, from any thread, without waiting for the device; after its
+ * device_close another device_open may find the card usable again. Memory that
+ * load or plan does not get is ERR_NOMEM, and the device stays usable. */
 struct backend {
     uint32_t abi;     /* BACKEND_ABI */
-    const char *name; /* "cpu" */
+    const char *name; /* "cpu", "cuda" */
+    /* Also the probe: ERR_DEVICE says why there is none. */
     struct device *(*device_open)(const struct device_options *opt,
                                   struct error *err);
     void (*device_close)(struct device *dev); /* after its networks */
@@ -97,6 +112,7 @@ struct backend {
     struct plan *(*plan)(struct network *net, const struct plan_options *opt,
                          struct error *err);
     void (*plan_free)(struct plan *p);
+    /* Plans of one network may run at once, each on a thread of its own. */
     int (*forward)(struct plan *p, struct error *err);
     /* A network that learns: the graph as it is (not fused), with its numbers
      * in net->learn. Its plans run forward for training unless they are at

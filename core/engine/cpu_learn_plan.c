@@ -742,9 +742,8 @@ struct plan *cpu_learn_plan_new(struct network *net,
     p->rest = opt->rest;
     p->n_threads = dev->n_threads;
     omp_set_num_threads(p->n_threads); /* kernels are made for a number */
-    if (bf16 && !onednn_has_bf16())
-        error_set(err, ERR_DEVICE, "this processor has no bf16");
-    else if (!prepare(&b, opt))
+    if (!cpu_check_precision(bf16 ? PRECISION_BF16 : opt->precision, err) &&
+        !prepare(&b, opt))
         rc = build_plan(&b);
     free(b.shapes);
     free(b.uses);

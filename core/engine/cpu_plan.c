@@ -703,6 +703,16 @@ static enum precision choose(enum precision asked)
     return asked;
 }
 
+int cpu_check_precision(enum precision p, struct error *err)
+{
+    if (p == PRECISION_F16 || p == PRECISION_TF32)
+        return error_set(err, ERR_DEVICE, "the CPU does not compute in %s",
+                         p == PRECISION_F16 ? "f16" : "tf32");
+    if (p == PRECISION_BF16 && !onednn_has_bf16())
+        return error_set(err, ERR_DEVICE, "this processor has no bf16");
+    return 0;
+}
+
 struct plan *cpu_plan_new(struct network *net, const struct plan_options *opt,
                           struct error *err)
 {
@@ -725,8 +735,8 @@ struct plan *cpu_plan_new(struct network *net, const struct plan_options *opt,
     b.last_use = calloc(n, sizeof(*b.last_use));
     if (!p || !b.shapes || !b.reps || !b.n_reps || !b.last_use) {
         no_memory(&b);
-    } else if (precision == PRECISION_BF16 && !onednn_has_bf16()) {
-        error_set(err, ERR_DEVICE, "this processor has no bf16");
+    } else if (cpu_check_precision(precision, err)) {
+        rc = -1;
     } else {
         p->base.backend = &backend_cpu;
         p->base.info.precision = precision;

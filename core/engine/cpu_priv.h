@@ -72,6 +72,8 @@ struct cpu_plan {
 struct plan *cpu_plan_new(struct network *net, const struct plan_options *opt,
                           struct error *err);
 void cpu_plan_free(struct plan *p);
+/* ERR_DEVICE: this processor, or any, does not compute in it. */
+int cpu_check_precision(enum precision p, struct error *err);
 
 /* The weight as the kernel wants it, from the cache or packed now. */
 void *cpu_pack_conv(struct cpu_network *net, struct kernel *k, int value,

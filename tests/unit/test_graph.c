@@ -645,6 +645,35 @@ static void test_threads(void **state)
     graph_free(g);
 }
 
+/* What the CPU does not compute in, for inference and for learning. */
+static void test_precisions(void **state)
+{
+    static const enum precision none[] = {PRECISION_F16, PRECISION_TF32};
+    struct learn_options learn = {0};
+    struct graph *g = with_input(2, 8, 8);
+    struct network *net, *learns;
+
+    graph_add_output(g, node(g, conv_op(1, 1), 2, 0, weight(g, 4, 3, 2, 1, 1)),
+                     &err);
+    net = load(*state, g);
+    learns = network_new_learning(*state, g, &learn, &err);
+    assert_non_null(learns);
+    for (int i = 0; i < 2; i++) {
+        struct plan_options opt = {.n = 1, .precision = none[i]};
+        const char *name = i ? "tf32" : "f16";
+
+        assert_null(graph_plan(net, &opt, &err));
+        assert_int_equal(err.code, ERR_DEVICE);
+        assert_non_null(strstr(err.text, name));
+        assert_null(graph_plan(learns, &opt, &err));
+        assert_int_equal(err.code, ERR_DEVICE);
+        assert_non_null(strstr(err.text, name));
+    }
+    network_free(net);
+    network_free(learns);
+    graph_free(g);
+}
+
 static int open_device(void **state)
 {
     struct device_options opt = {.n_threads = 1};
@@ -673,6 +702,7 @@ int main(void)
         cmocka_unit_test(test_plan_memory),
         cmocka_unit_test(test_outputs),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_precisions),
     };
 
     return cmocka_run_group_tests_name("graph", tests, open_device,
