@@ -3,7 +3,8 @@
 
 usage: run.py [-v] [NAME-PART]...
 
-plain*: tiny networks with random weights, no data needed. faces*: real weights
+plain*: tiny networks with random weights, no data needed. demo*: the default models
+and demo pictures of models/. faces*: real weights
 and photos from FACENETD_DATA or ../shared/data; skipped without. jobs*: training
 jobs, with a trainer that only plays one. service*: as
 systemd runs it; skipped without systemd-socket-activate. Scenario
@@ -22,6 +23,7 @@ import traceback
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
+import cases_demo  # noqa: E402
 import cases_faces  # noqa: E402
 import cases_jobs  # noqa: E402
 import cases_models  # noqa: E402
@@ -92,7 +94,7 @@ def collect():
                     cases.append((file[:-5] + ": " + row["name"],
                                   lambda ctx, row=row: scenario(ctx, row)))
     for module in (cases_plain, cases_models, cases_jobs, cases_train, cases_service,
-                   cases_faces):
+                   cases_demo, cases_faces):
         prefix = module.__name__[len("cases_"):]
         for name, fn in module.CASES:
             cases.append((prefix + ": " + name, fn))
