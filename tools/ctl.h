@@ -12,7 +12,7 @@ enum {
     CTL_OK = 0,
     CTL_NO_MATCH = 1,
     CTL_ERROR = 2,
-    CTL_STOPPED = 3 /* train alone: a checkpoint is written */
+    CTL_STOPPED = 3 /* training alone: what was reached is written */
 };
 
 /* argv[0] is the command's own name; options and operands follow. */
@@ -30,6 +30,7 @@ int ctl_evaluate(int argc, char **argv);
 int ctl_calibrate(int argc, char **argv);
 int ctl_align(int argc, char **argv);
 int ctl_train(int argc, char **argv);
+int ctl_train_detector(int argc, char **argv);
 
 /* "facenetctl: text" to stderr; returns CTL_ERROR. */
 int ctl_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

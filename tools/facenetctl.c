@@ -1,7 +1,8 @@
 /* tools/facenetctl.c - the command line: talks to a daemon over HTTP
  * (ctl_client.c), makes and looks at model files (ctl_model.c), measures them
  * (ctl_evaluate.c, ctl_calibrate.c), crops faces for training
- * (ctl_align.c), trains (ctl_train.c) and edits key files (ctl_keys.c). */
+ * (ctl_align.c), trains (ctl_train.c, ctl_detector.c) and edits key files
+ * (ctl_keys.c). */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,6 +26,8 @@ static const struct command {
     {"evaluate", ctl_evaluate, "measure a model by the LFW protocol"},
     {"align", ctl_align, "crop the faces of folders of photos"},
     {"train", ctl_train, "train or fine-tune a network on folders of photos"},
+    {"train-detector", ctl_train_detector,
+     "train a face detector by what another finds"},
     {"calibrate", ctl_calibrate,
      "thresholds of a model for stated false-accept rates"},
     {"keys", ctl_keys, "add, list or remove API keys"},
@@ -69,7 +72,7 @@ static void usage(FILE *out)
 {
     fputs("usage: facenetctl COMMAND [OPTION]...\n\n", out);
     for (const struct command *c = commands; c->name; c++)
-        fprintf(out, "  %-10s %s\n", c->name, c->about);
+        fprintf(out, "  %-14s %s\n", c->name, c->about);
     fputs("\nfacenetctl COMMAND --help tells more.\n"
           "Exit status: 0 match or success, 1 no match, 2 error.\n",
           out);

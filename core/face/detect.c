@@ -376,42 +376,6 @@ static int propose(struct detect_scratch *s, float threshold, struct error *err)
 /* --- R-Net and O-Net -------------------------------------------------------
  */
 
-/* The part of the picture under a box, in whole pixels, 1-based and inclusive
- * as in the published code; false when nothing is left. What reaches out is
- * cut off, not filled. */
-static bool inside(const struct box *b, const struct image *img,
-                   struct detect_part *out)
-{
-    const float far_off = 1e6f;
-    int x0, y0, x1, y1;
-
-    if (!(fabsf(b->x0) < far_off && fabsf(b->y0) < far_off &&
-          fabsf(b->x1) < far_off && fabsf(b->y1) < far_off))
-        return false;
-    x0 = b->x0 < 1 ? 1 : (int)b->x0;
-    y0 = b->y0 < 1 ? 1 : (int)b->y0;
-    x1 = b->x1 > (float)img->w ? img->w : (int)b->x1;
-    y1 = b->y1 > (float)img->h ? img->h : (int)b->y1;
-    if (x1 < x0 || y1 < y0)
-        return false;
-    out->x = x0 - 1;
-    out->y = y0 - 1;
-    out->w = x1 - x0 + 1;
-    out->h = y1 - y0 + 1;
-    return true;
-}
-
-static void drop_outside(struct candidates *c, const struct image *img)
-{
-    struct detect_part part;
-    int n = 0;
-
-    for (int i = 0; i < c->n; i++)
-        if (inside(&c->at[i].box, img, &part))
-            c->at[n++] = c->at[i];
-    c->n = n;
-}
-
 /* The batch to run next when n are left: one that holds all with at most a
  * quarter of it empty, else the largest that is filled. */
 static int batch_for(enum stage at, int n)
@@ -433,7 +397,7 @@ static void fill(const struct detect_scratch *s, const struct candidate *at,
     for (int i = 0; i < n; i++) {
         struct detect_part part = {
             .out_w = side, .out_h = side, .pw = side, .ph = side};
-        if (inside(&at[i].box, s->mips.base, &part))
+        if (detect_inside(&at[i].box, s->mips.base, &part))
             detect_reduce(&s->mips, &part, input + (size_t)i * 3 * plane, plane,
                           (size_t)side);
     }
@@ -447,7 +411,7 @@ static int judge(struct detect_scratch *s, enum stage at, float threshold,
     struct candidates *c = &s->found;
     int n_kept = 0;
 
-    drop_outside(c, s->mips.base);
+    detect_drop_outside(c, s->mips.base);
     for (int from = 0, n; from < c->n; from += n) {
         int k = batch_for(at, c->n - from), most = batches[at][k];
         struct plan **p = &s->batch[at][k];
@@ -485,36 +449,8 @@ static int judge(struct detect_scratch *s, enum stage at, float threshold,
     return 0;
 }
 
-/* O-Net's points from box sizes to photo pixels, before the box is moved. */
-static void map_points(struct candidates *c)
-{
-    for (int i = 0; i < c->n; i++) {
-        struct candidate *f = &c->at[i];
-        float w = f->box.x1 - f->box.x0 + 1, h = f->box.y1 - f->box.y0 + 1;
-        for (int k = 0; k < 5; k++) {
-            f->points[k] = f->box.x0 + w * f->points[k] - 1;
-            f->points[k + 5] = f->box.y0 + h * f->points[k + 5] - 1;
-        }
-    }
-}
-
 /* --- one call --------------------------------------------------------------
  */
-
-float box_area(const struct box *b)
-{
-    float w = b->x1 - b->x0, h = b->y1 - b->y0;
-    return w > 0 && h > 0 ? w * h : 0;
-}
-
-float box_iou(const struct box *a, const struct box *b)
-{
-    struct box both = {fmaxf(a->x0, b->x0), fmaxf(a->y0, b->y0),
-                       fminf(a->x1, b->x1), fminf(a->y1, b->y1)};
-    float inter = box_area(&both);
-    float whole = box_area(a) + box_area(b) - inter;
-    return whole > 0 ? inter / whole : 0;
-}
 
 static int resolve(const struct detect_options *opt, struct detect_options *out,
                    struct error *err)
@@ -597,6 +533,26 @@ static int hand_over(const struct candidates *c, struct face **faces, int *n,
     return 0;
 }
 
+/* As far as what R-Net looks at; with to_onet as far as what O-Net does. */
+static int cascade(struct detect_scratch *s, const struct image *img,
+                   const struct detect_options *o, bool to_onet,
+                   struct error *err)
+{
+    if (detect_layout_build(&s->layout, img->w, img->h, o->min_face, o->factor,
+                            err) ||
+        detect_mips_build(&s->mips, img, err) ||
+        propose(s, o->threshold[STAGE_P], err))
+        return -1;
+    if (!to_onet)
+        return 0;
+    if (judge(s, STAGE_R, o->threshold[STAGE_R], err))
+        return -1;
+    detect_nms(&s->found, 0.7f, OVERLAP_UNION);
+    detect_regress(&s->found, 1);
+    detect_square(&s->found);
+    return 0;
+}
+
 int detect_faces(struct detect_scratch *s, const struct image *img,
                  const struct detect_options *opt, struct face **faces, int *n,
                  struct error *err)
@@ -605,21 +561,34 @@ int detect_faces(struct detect_scratch *s, const struct image *img,
 
     *faces = NULL;
     *n = 0;
-    if (resolve(opt, &o, err) ||
-        detect_layout_build(&s->layout, img->w, img->h, o.min_face, o.factor,
-                            err) ||
-        detect_mips_build(&s->mips, img, err) ||
-        propose(s, o.threshold[STAGE_P], err) ||
-        judge(s, STAGE_R, o.threshold[STAGE_R], err))
+    if (resolve(opt, &o, err) || cascade(s, img, &o, true, err) ||
+        judge(s, STAGE_O, o.threshold[STAGE_O], err))
         return -1;
-    detect_nms(&s->found, 0.7f, OVERLAP_UNION);
-    detect_regress(&s->found, 1);
-    detect_square(&s->found);
-    if (judge(s, STAGE_O, o.threshold[STAGE_O], err))
-        return -1;
-    map_points(&s->found);
+    detect_map_points(&s->found);
     detect_regress(&s->found, 1);
     detect_nms(&s->found, 0.7f, OVERLAP_MIN);
     detect_best(&s->found, o.max_faces);
     return hand_over(&s->found, faces, n, err);
+}
+
+int detect_candidates(struct detect_scratch *s, const struct image *img,
+                      const struct detect_options *opt, bool onet,
+                      struct box **boxes, int *n, struct error *err)
+{
+    struct detect_options o;
+
+    *boxes = NULL;
+    *n = 0;
+    if (resolve(opt, &o, err) || cascade(s, img, &o, onet, err))
+        return -1;
+    detect_drop_outside(&s->found, img);
+    if (s->found.n == 0)
+        return 0;
+    *boxes = malloc((size_t)s->found.n * sizeof(**boxes));
+    if (!*boxes)
+        return error_set(err, ERR_NOMEM, "no memory for %d boxes", s->found.n);
+    for (int i = 0; i < s->found.n; i++)
+        (*boxes)[i] = s->found.at[i].box;
+    *n = s->found.n;
+    return 0;
 }

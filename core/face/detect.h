@@ -56,6 +56,13 @@ int detect_faces(struct detect_scratch *s, const struct image *img,
                  const struct detect_options *opt, struct face **faces, int *n,
                  struct error *err);
 
+/* The square boxes that R-Net, or with onet O-Net, would be asked about, best
+ * first, into *boxes (malloc'd): what they are trained on. Otherwise as
+ * detect_faces. */
+int detect_candidates(struct detect_scratch *s, const struct image *img,
+                      const struct detect_options *opt, bool onet,
+                      struct box **boxes, int *n, struct error *err);
+
 float box_area(const struct box *b);
 float box_iou(const struct box *a, const struct box *b);
 

@@ -110,3 +110,64 @@ void detect_square(struct candidates *c)
         b->y1 = b->y0 + side;
     }
 }
+
+bool detect_inside(const struct box *b, const struct image *img,
+                   struct detect_part *out)
+{
+    const float far_off = 1e6f;
+    int x0, y0, x1, y1;
+
+    if (!(fabsf(b->x0) < far_off && fabsf(b->y0) < far_off &&
+          fabsf(b->x1) < far_off && fabsf(b->y1) < far_off))
+        return false;
+    x0 = b->x0 < 1 ? 1 : (int)b->x0;
+    y0 = b->y0 < 1 ? 1 : (int)b->y0;
+    x1 = b->x1 > (float)img->w ? img->w : (int)b->x1;
+    y1 = b->y1 > (float)img->h ? img->h : (int)b->y1;
+    if (x1 < x0 || y1 < y0)
+        return false;
+    out->x = x0 - 1;
+    out->y = y0 - 1;
+    out->w = x1 - x0 + 1;
+    out->h = y1 - y0 + 1;
+    return true;
+}
+
+void detect_drop_outside(struct candidates *c, const struct image *img)
+{
+    struct detect_part part;
+    int n = 0;
+
+    for (int i = 0; i < c->n; i++)
+        if (detect_inside(&c->at[i].box, img, &part))
+            c->at[n++] = c->at[i];
+    c->n = n;
+}
+
+/* O-Net's points from box sizes to photo pixels, before the box is moved. */
+void detect_map_points(struct candidates *c)
+{
+    for (int i = 0; i < c->n; i++) {
+        struct candidate *f = &c->at[i];
+        float w = f->box.x1 - f->box.x0 + 1, h = f->box.y1 - f->box.y0 + 1;
+        for (int k = 0; k < 5; k++) {
+            f->points[k] = f->box.x0 + w * f->points[k] - 1;
+            f->points[k + 5] = f->box.y0 + h * f->points[k + 5] - 1;
+        }
+    }
+}
+
+float box_area(const struct box *b)
+{
+    float w = b->x1 - b->x0, h = b->y1 - b->y0;
+    return w > 0 && h > 0 ? w * h : 0;
+}
+
+float box_iou(const struct box *a, const struct box *b)
+{
+    struct box both = {fmaxf(a->x0, b->x0), fmaxf(a->y0, b->y0),
+                       fminf(a->x1, b->x1), fminf(a->y1, b->y1)};
+    float inter = box_area(&both);
+    float whole = box_area(a) + box_area(b) - inter;
+    return whole > 0 ? inter / whole : 0;
+}

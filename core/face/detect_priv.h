@@ -40,6 +40,9 @@ void detect_nms(struct candidates *c, float most, enum overlap kind);
  * difference of their ends. */
 void detect_regress(struct candidates *c, float plus);
 void detect_square(struct candidates *c); /* the longer side, same centre */
+void detect_drop_outside(struct candidates *c, const struct image *img);
+/* O-Net's points from box sizes to photo pixels, before the box is moved. */
+void detect_map_points(struct candidates *c);
 
 /* --- the picture in several sizes (detect_pyramid.c) ------------------ */
 
@@ -71,6 +74,11 @@ struct detect_part {
                            right and lower edge, where the last pixel is
                            repeated */
 };
+/* The part of the picture under a box, in whole pixels, 1-based and inclusive
+ * as in the published code: x, y, w, h of *out. False when nothing is left.
+ * What reaches out is cut off, not filled. */
+bool detect_inside(const struct box *b, const struct image *img,
+                   struct detect_part *out);
 /* Area average, as (v - 127.5) / 128, into three planes `plane` floats apart
  * with rows `row` floats apart. */
 void detect_reduce(const struct detect_mips *m, const struct detect_part *p,
