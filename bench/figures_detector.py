@@ -8,17 +8,17 @@ the reference weights of the test data, imported. LFW's photos (N of them; all)
 are looked at with the daemon's smallest face, 36 pixels, and the test data's
 whole photos with 20, for which the expected faces are stored.
 
-lfw_central     the reference's most central face found, IoU 0.5 or more
-lfw_central_95  the same, with a score of 0.95 or more
-lfw_iou         IoU of those pairs
-lfw_points      distance of a point from the reference's, % of the distance
-                between the eyes: mean of a face's five
-lfw_chip        the same after the face is aligned by five points: what is left
-                in a 112x112 crop, in pixels
-lfw_only        faces found where the reference has none
-photos_*        the same of the whole photos; the share is of expected faces
-                with a score of 0.95 or more, found with as much
-ms              CPU time of a photo, one thread, decoding left out
+*_found    part of the reference's faces found, IoU 0.5 or more: of LFW the most
+           central one of each photo, of the whole photos all those that are
+           expected with a score of 0.95 or more
+*_found_95 the same, with a score of 0.95 or more
+*_only     faces found where the reference has none; _95: with such a score
+*_iou      IoU of those pairs; its last column is the worst tenth's
+*_points   distance of a point from the reference's, % of the distance between
+           the eyes: mean of a face's five
+*_chip     how far apart the two put a point of the face in the aligned 112x112
+           crop, in its pixels
+ms         CPU time of a photo, one thread, decoding left out
 
 Neither set may be trained on. Needs FACENETD_DATA or ../shared/data; without,
 a printed skip.

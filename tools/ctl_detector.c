@@ -13,10 +13,12 @@
 static const char usage[] =
     "usage: facenetctl train-detector --data-dir DIR --teacher DIR --out DIR\n"
     "           [OPTION]...\n"
-    "Train the three networks of a face detector, from random weights, to find\n"
+    "Train the three networks of a face detector, from random weights, to "
+    "find\n"
     "what a teacher finds in photos DIR/PERSON/*.jpg.\n"
     "  --data-dir DIR        folders of people, several joined by ':'\n"
-    "  --backgrounds DIR     folders of pictures without people, joined by ':'\n"
+    "  --backgrounds DIR     folders of pictures without people, joined by "
+    "':'\n"
     "  --teacher DIR         folder of detector_{p,r,o}net.onnx\n"
     "  --out DIR             where the like are written\n"
     "  --stage p|r|o         train this one alone; those before it are read\n"
@@ -28,8 +30,10 @@ static const char usage_rest[] =
     "  --from DIR            go on from these networks, with a new schedule\n"
     "  --threads N           (the cores)\n"
     "  --seed N              (1)\n"
-    "The same arguments over the same files give the same networks. SIGINT and\n"
-    "SIGTERM write the network at hand and end. Exit status: 0 all is written,\n"
+    "The same arguments over the same files give the same networks. SIGINT "
+    "and\n"
+    "SIGTERM write the network at hand and end. Exit status: 0 all is "
+    "written,\n"
     "2 an error, 3 stopped by a signal.\n";
 
 enum {

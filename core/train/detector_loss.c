@@ -29,7 +29,6 @@ static double cross_entropy(float p, float t)
     return -(double)t * log(q) - (1 - (double)t) * log(1 - q);
 }
 
-
 /* The k-th largest of miss[order[0..n-1]] (k from 0) by partition: order is
  * rearranged so that the k largest come first. */
 static void largest_first(const float *miss, int *order, int n, int k)

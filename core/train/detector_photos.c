@@ -19,7 +19,7 @@ enum {
     MOST_DEPTH = 8,
     MOST_PATH = 4096
 };
-static const size_t most_kept_bytes = (size_t)6 << 30;
+static const size_t most_kept_bytes = (size_t)4 << 30;
 static const float sure_score = 0.95f;
 /* More is looked for than the cascade would tell: what it is unsure of is
  * nothing to learn refusing from. */
@@ -196,8 +196,8 @@ static struct image *shrink(struct image *take_img, struct error *err)
     h = (int)((int64_t)h * KEPT_SIDE / longer);
     out = image_new(w > 0 ? w : 1, h > 0 ? h : 1, err);
     if (out)
-        image_resize(take_img, 0, 0, take_img->w, take_img->h, out->rgb,
-                     out->w, out->h, (size_t)out->w * 3);
+        image_resize(take_img, 0, 0, take_img->w, take_img->h, out->rgb, out->w,
+                     out->h, (size_t)out->w * 3);
     image_free(take_img);
     return out;
 }

@@ -14,26 +14,34 @@
 enum {
     MOST_BOXES = 64,
     MOST_TRIES = 50,
-    PIECES = 12,     /* of a scene */
-    CROPS_R = 48,    /* of a scene */
+    PIECES = 12,  /* of a scene */
+    CROPS_R = 48, /* of a scene */
     CROPS_O = 24,
     LEAST_CROP = 12
 };
 /* Overlap with a face from which a crop is one, from which it has a box and
  * points, and under which it is none. */
 static const float is_face = 0.6f, is_part = 0.4f, is_none = 0.3f;
+static const float is_proposal = 0.5f; /* the same as is_face, of P-Net */
 /* How far what is known of the scene pulls the teacher's answer. */
 static const float pull = 0.5f;
 /* Looser than the cascade in use: what just fails there is learnt, too. */
 static const struct detect_options look = {
     .min_face = 20, .threshold = {0.5f, 0.5f, 0.5f}, .max_faces = 100};
 
+/* A piece of a level: where its left upper pixel lies there. */
+struct piece {
+    float scale;
+    int x, y;
+};
+
 struct detector_sampler {
     struct detector_sampler_options o;
     struct detector_photos *photos;
     struct detect_view *view;
     struct plan *teacher;
-    struct box *boxes;             /* [batch] */
+    struct box *boxes;             /* [batch] of R-Net's and O-Net's */
+    struct piece *pieces;          /* [batch] of P-Net's */
     struct detector_scene *scenes; /* of the batch at hand */
     int n_scenes, per_scene, side;
 };
@@ -116,8 +124,10 @@ static struct box near_box(const struct face *f, uint64_t *random)
     float side = w > h ? w : h;
     bool close = random_unit(random) < 0.65;
     float shift = close ? 0.13f : 0.4f, size = close ? 0.17f : 0.5f;
-    float x = (f->box.x0 + f->box.x1) / 2 + side * between(random, -shift, shift);
-    float y = (f->box.y0 + f->box.y1) / 2 + side * between(random, -shift, shift);
+    float x =
+        (f->box.x0 + f->box.x1) / 2 + side * between(random, -shift, shift);
+    float y =
+        (f->box.y0 + f->box.y1) / 2 + side * between(random, -shift, shift);
 
     return square(x, y, side * expf(between(random, -size, size)));
 }
@@ -125,8 +135,7 @@ static struct box near_box(const struct face *f, uint64_t *random)
 /* Up to n of the candidates of the cascade before, drawn. */
 static int draw_candidates(struct detector_sampler *s,
                            const struct detector_scene *scene, int n,
-                           struct box *out, uint64_t *random,
-                           struct error *err)
+                           struct box *out, uint64_t *random, struct error *err)
 {
     struct box *found;
     int n_found;
@@ -196,8 +205,8 @@ static int clamp(float v, int most)
 /* A level at which some face is about as large as a cell, and a piece of it
  * with that face, or any. */
 static void fill_piece(struct detector_sampler *s,
-                       const struct detector_scene *scene, float *pixels,
-                       uint64_t *random)
+                       const struct detector_scene *scene, struct piece *at,
+                       float *pixels, uint64_t *random)
 {
     const struct image *img = scene->img;
     const struct face *f = NULL;
@@ -221,30 +230,51 @@ static void fill_piece(struct detector_sampler *s,
     }
     x -= DETECTOR_P_SIDE * between(random, 0.15f, 0.85f);
     y -= DETECTOR_P_SIDE * between(random, 0.15f, 0.85f);
-    detect_view_level(
-        s->view, (double)scale,
-        clamp(x, (int)((float)img->w * scale + 1) - DETECTOR_P_SIDE),
-        clamp(y, (int)((float)img->h * scale + 1) - DETECTOR_P_SIDE),
-        DETECTOR_P_SIDE, pixels);
+    at->scale = scale;
+    at->x = clamp(x, (int)((float)img->w * scale + 1) - DETECTOR_P_SIDE);
+    at->y = clamp(y, (int)((float)img->h * scale + 1) - DETECTOR_P_SIDE);
+    detect_view_level(s->view, (double)scale, at->x, at->y, DETECTOR_P_SIDE,
+                      pixels);
 }
 
 /* --- batches ------------------------------------------------------------ */
 
-/* P-Net's cells: the teacher's word. */
-static void copy_cells(const struct detector_sampler *s, const float *prob,
-                       const float *box, struct detector_target *out)
+/* The picture's pixels under a cell, 12 of the level's on a side and two from
+ * the next. */
+static struct box cell_box(const struct piece *at, int cell)
 {
-    size_t cells = DETECTOR_P_CELLS * DETECTOR_P_CELLS;
+    float x = (float)(at->x + cell % DETECTOR_P_CELLS * 2);
+    float y = (float)(at->y + cell / DETECTOR_P_CELLS * 2);
 
-    for (int i = 0; i < s->o.batch; i++)
-        for (size_t k = 0; k < cells; k++, out++) {
-            memset(out, 0, sizeof(*out));
-            out->prob = prob[(2 * (size_t)i + 1) * cells + k];
-            out->prob_weight = 1;
-            out->box_weight = out->prob > 0.3f ? out->prob : 0;
-            for (size_t c = 0; c < 4; c++)
-                out->box[c] = box[(4 * (size_t)i + c) * cells + k];
-        }
+    return (struct box){x / at->scale, y / at->scale, (x + 12) / at->scale,
+                        (y + 12) / at->scale};
+}
+
+/* P-Net's cells: the teacher's word, and more of it where a face is for sure:
+ * what P-Net leaves out nobody finds. */
+static void copy_cells(const struct detector_sampler *s, int i,
+                       const float *prob, const float *box,
+                       struct detector_target *out)
+{
+    const size_t cells = DETECTOR_P_CELLS * DETECTOR_P_CELLS;
+    const struct detector_scene *scene = &s->scenes[i / s->per_scene];
+
+    for (size_t k = 0; k < cells; k++) {
+        struct detector_target *t = &out[k];
+        struct box b = cell_box(&s->pieces[i], (int)k);
+        float p = prob[cells + k];
+
+        memset(t, 0, sizeof(*t));
+        t->prob = p;
+        t->prob_weight = 1;
+        t->box_weight = p > 0.3f ? p : 0;
+        for (size_t c = 0; c < 4; c++)
+            t->box[c] = box[c * cells + k];
+        for (int f = 0; p > 0.05f && f < scene->n_faces; f++)
+            if (scene->faces[f].sure &&
+                box_iou(&b, &scene->faces[f].face.box) > is_proposal)
+                t->prob = p + pull * (1 - p);
+    }
 }
 
 static int ask_teacher(struct detector_sampler *s, const float *pixels,
@@ -259,8 +289,12 @@ static int ask_teacher(struct detector_sampler *s, const float *pixels,
         return -1;
     prob = plan_output(s->teacher, s->o.teacher_output[0]);
     if (s->o.stage == DETECTOR_P) {
-        copy_cells(s, prob, plan_output(s->teacher, s->o.teacher_output[1]),
-                   targets);
+        const float *box = plan_output(s->teacher, s->o.teacher_output[1]);
+        int cells = DETECTOR_P_CELLS * DETECTOR_P_CELLS;
+
+        for (int i = 0; i < s->o.batch; i++)
+            copy_cells(s, i, prob + 2 * i * cells, box + 4 * i * cells,
+                       targets + i * cells);
         return 0;
     }
     for (int i = 0; i < s->o.batch; i++)
@@ -280,10 +314,11 @@ static int fill_scene(struct detector_sampler *s, int i, uint64_t *random,
         detect_view_set(s->view, scene->img, err))
         return -1;
     if (s->o.stage != DETECTOR_P)
-        return fill_crops(s, scene, s->boxes + i * s->per_scene, pixels,
-                          random, err);
+        return fill_crops(s, scene, s->boxes + i * s->per_scene, pixels, random,
+                          err);
     for (int k = 0; k < s->per_scene; k++)
-        fill_piece(s, scene, pixels + (size_t)k * len, random);
+        fill_piece(s, scene, &s->pieces[i * s->per_scene + k],
+                   pixels + (size_t)k * len, random);
     return 0;
 }
 
@@ -330,11 +365,12 @@ detector_sampler_new(struct detector_photos *photos,
     s->n_scenes = o->batch / s->per_scene;
     s->o.batch = s->n_scenes * s->per_scene;
     s->boxes = calloc((size_t)s->o.batch, sizeof(*s->boxes));
+    s->pieces = calloc((size_t)s->o.batch, sizeof(*s->pieces));
     s->scenes = calloc((size_t)s->n_scenes, sizeof(*s->scenes));
     s->view = detect_view_new(err);
     plan.n = s->o.batch;
     plan.h = plan.w = s->side;
-    if (s->view && s->boxes && s->scenes)
+    if (s->view && s->boxes && s->pieces && s->scenes)
         s->teacher = graph_plan(o->teacher, &plan, err);
     else
         error_set(err, ERR_NOMEM, "no memory for samples");
@@ -355,6 +391,7 @@ void detector_sampler_free(struct detector_sampler *s)
         plan_free(s->teacher);
     detect_view_free(s->view);
     free(s->scenes);
+    free(s->pieces);
     free(s->boxes);
     free(s);
 }

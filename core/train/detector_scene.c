@@ -149,8 +149,8 @@ static void sample(const struct image *src, float u, float v, uint8_t out[3])
     p = src->rgb + ((size_t)y0 * (size_t)src->w + (size_t)x0) * 3;
     for (int k = 0; k < 3; k++, p++) {
         float top = (float)p[0] + x * ((float)p[right] - (float)p[0]);
-        float low = (float)p[below] +
-                    x * ((float)p[below + right] - (float)p[below]);
+        float low =
+            (float)p[below] + x * ((float)p[below + right] - (float)p[below]);
 
         out[k] = (uint8_t)(top + y * (low - top) + 0.5f);
     }
@@ -332,8 +332,7 @@ static int fill_ground(struct detector_photos *p, struct canvas *c,
 static int compose(struct detector_photos *p, struct canvas *c,
                    uint64_t *random, struct error *err)
 {
-    float side =
-        (float)(c->img->w < c->img->h ? c->img->w : c->img->h) * 0.95f;
+    float side = (float)(c->img->w < c->img->h ? c->img->w : c->img->h) * 0.95f;
     float kind = (float)random_unit(random);
     float most = kind < 0.6f ? side : 80;
     int n = kind < 0.6f   ? 1
@@ -345,9 +344,8 @@ static int compose(struct detector_photos *p, struct canvas *c,
     for (int i = 0; i < n; i++) {
         const struct detector_photo *photo = draw_photo(p, false, random, err);
 
-        if (!photo ||
-            lay_face(c, photo, LEAST_FACE, most > side ? side : most, random,
-                     err))
+        if (!photo || lay_face(c, photo, LEAST_FACE, most > side ? side : most,
+                               random, err))
             return -1;
     }
     return 0;

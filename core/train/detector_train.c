@@ -19,7 +19,7 @@ enum {
     WRITE_EVERY = 1000,
     MOST_PATH = 4096
 };
-static const double warm_up = 0.02; /* part of the steps in which it rises */
+static const double warm_up = 0.02;    /* part of the steps in which it rises */
 static const double last_rate = 0.005; /* of the highest, at the end */
 static const double most_norm = 5;     /* of a step's gradient */
 static const double average_decay = 0.998;
@@ -32,8 +32,13 @@ static const struct stage_table {
     int side, batch, cells;
     struct detector_loss_options loss;
 } stages[DETECTOR_STAGES] = {
-    {"pnet", "mtcnn_pnet", MODEL_PNET, DETECTOR_P_SIDE, 48,
-     DETECTOR_P_CELLS *DETECTOR_P_CELLS, {0.5f, 0, 0.1f}},
+    {"pnet",
+     "mtcnn_pnet",
+     MODEL_PNET,
+     DETECTOR_P_SIDE,
+     48,
+     DETECTOR_P_CELLS *DETECTOR_P_CELLS,
+     {0.5f, 0, 0.1f}},
     {"rnet", "mtcnn_rnet", MODEL_RNET, 24, 192, 1, {0.5f, 0, 0.7f}},
     {"onet", "mtcnn_onet", MODEL_ONET, 48, 96, 1, {0.5f, 0.5f, 0.7f}},
 };
@@ -144,8 +149,8 @@ static int open_teacher(struct device *dev, const char *ours, int n_ours,
         if (!out->model[i])
             goto fail;
     }
-    out->detector = detector_new(dev, out->model[0], out->model[1],
-                                 out->model[2], err);
+    out->detector =
+        detector_new(dev, out->model[0], out->model[1], out->model[2], err);
     if (out->detector)
         out->scratch = detect_scratch_new(out->detector, err);
     if (out->scratch)
@@ -329,7 +334,8 @@ static int run_step(struct run *r, struct stage *s, struct detector_loss *loss,
     return graph_backward(s->plan, err) || update(s, err) ? -1 : 0;
 }
 
-/* --- files ----------------------------------------------------------------- */
+/* --- files -----------------------------------------------------------------
+ */
 
 static int publish(struct run *r, struct stage *s, struct error *err)
 {
@@ -367,7 +373,8 @@ static int publish(struct run *r, struct stage *s, struct error *err)
     return 0;
 }
 
-/* --- the run ---------------------------------------------------------------- */
+/* --- the run ----------------------------------------------------------------
+ */
 
 static void add_loss(struct detector_loss *sum, const struct detector_loss *l)
 {
@@ -383,9 +390,8 @@ static void add_loss(struct detector_loss *sum, const struct detector_loss *l)
 
 static int run_steps(struct run *r, struct stage *s, struct error *err)
 {
-    struct detector_train_report report = {.state = DETECTOR_TRAIN_BEGIN,
-                                           .stage = s->at,
-                                           .n_steps = s->n_steps};
+    struct detector_train_report report = {
+        .state = DETECTOR_TRAIN_BEGIN, .stage = s->at, .n_steps = s->n_steps};
     double from = now_s();
 
     r->report(r->ctx, &report);

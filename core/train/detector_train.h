@@ -18,11 +18,11 @@ struct detector_train_options {
     const char *out;         /* the folder that gets the like; it is made */
     const char *from;        /* a folder of networks to go on from; NULL: from
                                 random weights */
-    bool stage[DETECTOR_STAGES];   /* which learn; the others are read from
-                                      out, where a later one needs them */
-    int batches[DETECTOR_STAGES];  /* steps */
-    double rate;                   /* of Adam, at its highest */
-    int n_threads;                 /* 0: the cores */
+    bool stage[DETECTOR_STAGES];  /* which learn; the others are read from
+                                     out, where a later one needs them */
+    int batches[DETECTOR_STAGES]; /* steps */
+    double rate;                  /* of Adam, at its highest */
+    int n_threads;                /* 0: the cores */
     uint64_t seed;
 };
 /* All stages, and the numbers that the published files are made with. */

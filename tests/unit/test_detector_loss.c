@@ -39,8 +39,8 @@ static void make(struct batch *b)
     uint64_t random = 7;
 
     memset(b, 0, sizeof(*b));
-    b->out = (struct detector_outputs){IMAGES, CELLS, b->prob, b->box,
-                                       b->points};
+    b->out =
+        (struct detector_outputs){IMAGES, CELLS, b->prob, b->box, b->points};
     b->by = (struct detector_outputs){IMAGES, CELLS, b->by_prob, b->by_box,
                                       b->by_points};
     for (int i = 0; i < 2 * N; i++)
