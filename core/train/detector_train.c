@@ -64,6 +64,7 @@ struct stage {
     int *order;
     int n_targets, step, n_steps;
     double rate;
+    char parent[65]; /* id of what it goes on from; "": random weights */
 };
 
 struct run {
@@ -223,6 +224,7 @@ static int open_graph(struct run *r, struct stage *s, struct error *err)
     if (!from)
         return -1;
     s->graph = graph_dup(from->graph, err);
+    memcpy(s->parent, from->id, sizeof(s->parent));
     model_free(from);
     return s->graph ? 0 : -1;
 }
@@ -350,11 +352,13 @@ static int publish(struct run *r, struct stage *s, struct error *err)
 
     detector_photos_count(r->photos, &n);
     snprintf(c.licence, sizeof(c.licence), "Apache-2.0");
+    memcpy(c.parent, s->parent, sizeof(c.parent));
     snprintf(c.source, sizeof(c.source),
-             "facenetd %s train-detector: %s from random weights, taught by "
+             "facenetd %s train-detector: %s from %.16s, taught by "
              "%.16s; %d photos, %d backgrounds, %d batches of %d, seed %llu",
-             FACENETD_VERSION, s->is->name, teacher->id, n.n_photos,
-             n.n_backgrounds, s->step, s->is->batch,
+             FACENETD_VERSION, s->is->name,
+             s->parent[0] ? s->parent : "random weights", teacher->id,
+             n.n_photos, n.n_backgrounds, s->step, s->is->batch,
              (unsigned long long)r->o->seed);
     if (contract_parse_scale(&c, "fixed:127.5,128", err) ||
         path_of(r->o->out, s->at, path, err))

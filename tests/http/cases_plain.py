@@ -642,7 +642,8 @@ def _(ctx):
 @case("facenetctl: help of every command, errors with exit 2")
 def _(ctx):
     for command in ("verify", "enroll", "identify", "detect", "subjects", "faces", "galleries",
-                    "info", "model", "keys", "evaluate", "calibrate", "train"):
+                    "info", "model", "keys", "evaluate", "calibrate", "train",
+                    "train-detector"):
         assert "usage" in run(CTL, command, "--help").stdout, command
     for verb in ("import", "info", "new"):
         assert "usage" in run(CTL, "model", verb, "--help").stdout, verb
@@ -699,10 +700,22 @@ def _(ctx):
     told = set(re.findall(r"--[a-z][a-z-]*", page))
     helps = [["verify"], ["enroll"], ["identify"], ["detect"], ["subjects"], ["faces"],
              ["galleries"], ["info"], ["model", "import"], ["model", "info"], ["model", "new"],
-             ["keys"], ["evaluate"], ["calibrate"], ["align"], ["train"]]
+             ["keys"], ["evaluate"], ["calibrate"], ["align"], ["train"],
+             ["train-detector"]]
     text = "".join(run(CTL, *h, "--help").stdout for h in helps)
     real = set(re.findall(r"--[a-z][a-z-]*", text)) - {"--file"}
     assert told - {"--help"} == real - {"--help"}, told ^ real
+
+
+@case("facenetctl: train-detector refuses, each with a word of why")
+def _(ctx):
+    usual = ["--data-dir", ctx.path("nobody"), "--teacher", models(ctx), "--out",
+             ctx.path("detector")]
+    for bad, says in (([], "--data-dir"), (usual[:4], "--out"), (usual + ["--stage", "x"], "x"),
+                      (usual + ["--batches", "1,2"], "1,2"), (usual + ["--rate", "0"], "rate"),
+                      (usual + ["stray"], "operands"), (usual, "nobody")):
+        p = run(CTL, "train-detector", *bad, ok=False)
+        assert p.returncode == 2 and says in p.stderr, (bad, p.stderr)
 
 
 def train_arguments():
