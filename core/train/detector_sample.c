@@ -16,7 +16,7 @@ enum {
     MOST_TRIES = 50,
     PIECES = 12,  /* of a scene */
     CROPS_R = 48, /* of a scene */
-    CROPS_O = 24,
+    CROPS_O = 32,
     LEAST_CROP = 12
 };
 /* Overlap with a face from which a crop is one, from which it has a box and
@@ -96,7 +96,8 @@ void detector_sample_target(const struct detector_scene *scene,
     else if (best->sure && iou > is_face)
         out->prob += pull * (1 - teacher_prob);
     if (iou > is_part && best->sure) {
-        out->box_weight = out->points_weight = 1;
+        /* Candidates that are so far off are few by the time they matter. */
+        out->box_weight = out->points_weight = iou > is_face ? 1 : 0.3f;
         detector_sample_aim(b, &best->face, out->box, out->points);
     }
 }
@@ -122,8 +123,8 @@ static struct box near_box(const struct face *f, uint64_t *random)
 {
     float w = f->box.x1 - f->box.x0, h = f->box.y1 - f->box.y0;
     float side = w > h ? w : h;
-    bool close = random_unit(random) < 0.65;
-    float shift = close ? 0.13f : 0.4f, size = close ? 0.17f : 0.5f;
+    bool close = random_unit(random) < 0.8;
+    float shift = close ? 0.12f : 0.35f, size = close ? 0.17f : 0.4f;
     float x =
         (f->box.x0 + f->box.x1) / 2 + side * between(random, -shift, shift);
     float y =
@@ -168,7 +169,11 @@ static int draw_boxes(struct detector_sampler *s,
     for (int i = 0; i < scene->n_faces; i++)
         if (scene->faces[i].sure)
             sure[n_sure++] = i;
-    n_near = n_sure ? n / 3 : 0;
+    /* The second cascade leaves few candidates, and O-Net's points are learnt
+     * on faces alone. */
+    n_near = n_sure == 0                ? 0
+             : s->o.stage == DETECTOR_O ? 3 * (n - n_done) / 4
+                                        : n / 3;
     for (int i = 0; i < n_near; i++) {
         const struct detector_scene_face *f =
             &scene->faces[sure[random_below(random, n_sure)]];

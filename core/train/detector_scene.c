@@ -14,7 +14,7 @@
 enum {
     LEAST_SIDE = 160,
     MOST_SIDE = 400,
-    LEAST_FACE = 14,
+    LEAST_FACE = 18,
     MOST_LAYERS = 8,
     MOST_TRIES = 1000,
     GRID = 8 /* points of a face looked at along a side */
@@ -218,7 +218,7 @@ static int lay(struct canvas *c, const struct detector_photo *photo,
 static float draw_angle(uint64_t *random)
 {
     const float degree = 0.01745329f;
-    float most = chance(random, 0.3f) ? 3 : chance(random, 0.75f) ? 18 : 38;
+    float most = chance(random, 0.3f) ? 3 : chance(random, 0.75f) ? 15 : 32;
 
     return between(random, -most, most) * degree;
 }
@@ -362,14 +362,14 @@ static int disturb(struct image *img, uint64_t *random, struct error *err)
         d.offset = between(random, -45, 45);
     }
     d.grey = chance(random, 0.12f);
-    if (chance(random, 0.2f))
+    if (chance(random, 0.15f))
         d.blur = between(random, 0.4f, 2) * unit;
-    if (chance(random, 0.2f))
+    if (chance(random, 0.15f))
         d.noise = between(random, 1, 14);
     d.noise_seed = random_next(random);
     if (chance(random, 0.3f))
         d.quality = 25 + random_below(random, 65);
-    if (chance(random, 0.15f))
+    if (chance(random, 0.1f))
         d.shrink = 112 * between(random, 0.35f, 0.9f);
     return augment_pixels(img, &d, err);
 }

@@ -40,7 +40,7 @@ static const struct stage_table {
      DETECTOR_P_CELLS *DETECTOR_P_CELLS,
      {0.5f, 0, 0.1f}},
     {"rnet", "mtcnn_rnet", MODEL_RNET, 24, 192, 1, {0.5f, 0, 0.7f}},
-    {"onet", "mtcnn_onet", MODEL_ONET, 48, 96, 1, {0.5f, 0.5f, 0.7f}},
+    {"onet", "mtcnn_onet", MODEL_ONET, 48, 96, 1, {0.5f, 1, 0.7f}},
 };
 
 struct teacher {
