@@ -42,7 +42,7 @@ DNNL_CFLAGS ?=
 DNNL_LIBS ?= -ldnnl
 ALL_CFLAGS = -std=c11 -I. -I$(B)/gen $(DEFS) $(CFLAGS_WARN) $(CFLAGS_HARD) \
         $(CFLAGS_$(V)) $(DNNL_CFLAGS) $(PKG_CFLAGS) $(CFLAGS)
-LIBS = $(DNNL_LIBS) $(PKG_LIBS) -lgomp -lm -lpthread
+LIBS = $(DNNL_LIBS) $(PKG_LIBS) -lgomp -lm -lpthread -ldl
 ALL_LDFLAGS := -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS_$(V)) $(LDFLAGS)
 
 SRC := $(sort $(wildcard core/*/*.c store/*.c config/*.c daemon/*.c))
@@ -121,6 +121,12 @@ $(B)/tests/op/test_op: $(OPTEST:%.c=$(B)/%.o) $(LIB)
 $(B)/tests/http/%: $(B)/tests/http/%.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+# A card that is none, as a plugin: the archive's names stay its own.
+$(B)/tests/fake_gpu.so: tests/fake_gpu.c $(LIB)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -fvisibility=hidden -shared \
+	    -Wl,--exclude-libs,ALL -Wl,--as-needed $(LDFLAGS_$(V)) $(LDFLAGS) \
+	    -o $@ $^ $(LIBS)
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
@@ -192,7 +198,8 @@ run: all models ## build, and serve on 127.0.0.1:8080 with data in build/data
 HTTPTEST := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/http/*.c)))
 .PHONY: test test-build asan tsan fuzz bench check format install \
         uninstall help clean
-test-build: $(B)/facenetd $(B)/facenetctl $(TESTS) $(REPLAY) $(HTTPTEST)
+test-build: $(B)/facenetd $(B)/facenetctl $(TESTS) $(REPLAY) $(HTTPTEST) \
+        $(B)/tests/fake_gpu.so
 test: all test-build models-if-any ## build and run every test
 	@V=$(V) FACENETD_DATA="$(abspath $(DATA))" tests/run
 .PHONY: models-if-any
@@ -254,7 +261,7 @@ figures: all ## train as for README's figures of training, about two hours
 
 # ---- the tree itself --------------------------------------------------------
 SOURCES := $(wildcard core/*/*.[ch] store/*.[ch] config/*.[ch] daemon/*.[ch] \
-        tools/*.[ch] tests/*.h tests/*/*.[ch] bench/*.[ch])
+        tools/*.[ch] tests/*.[ch] tests/*/*.[ch] bench/*.[ch])
 format: ## lay the sources out by .clang-format
 	@clang-format -i $(SOURCES)
 check: ## formatting, warnings as errors, includes, prefixes, headers

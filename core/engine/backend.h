@@ -24,6 +24,9 @@ enum precision {
     PRECISION_TF32  /* storage f32, products of 10 bits, sums in f32 */
 };
 
+const char *precision_name(enum precision p); /* "f32" */
+bool precision_parse(const char *name, enum precision *out);
+
 struct device_options {
     int n_threads;         /* CPU; 0: as many as the machine has cores */
     int index;             /* of the card; the CPU has none */
@@ -112,7 +115,8 @@ struct backend {
     struct plan *(*plan)(struct network *net, const struct plan_options *opt,
                          struct error *err);
     void (*plan_free)(struct plan *p);
-    /* Plans of one network may run at once, each on a thread of its own. */
+    /* Any thread, one at a time on a plan; several plans of one network at
+     * once. */
     int (*forward)(struct plan *p, struct error *err);
     /* A network that learns: the graph as it is (not fused), with its numbers
      * in net->learn. Its plans run forward for training unless they are at

@@ -1,0 +1,290 @@
+/* tests/fake_gpu.c - a card that is none: the plugin's one function over the
+ * processor's arithmetic, with faults on demand. FACENETD_FAKE_GPU names a
+ * file of words, read at every call; an empty or missing one means a good
+ * card:
+ *   absent      there is no card            delay=MS    a run takes so long
+ *   memory      a network finds no memory   plans=N     nor batches over N
+ *   lost        a run fails, then all do until the card is opened anew
+ *   hang        a run, and hang-load a load, waits until the word is gone
+ *   wrong       other numbers               nan         no numbers
+ *   f16         the card is quick in f16
+ * FACENETD_FAKE_ABI=N is the version that it says it was built for;
+ * FACENETD_FAKE_LACKS is set: its table has no forward. Beside the file,
+ * FILE.seen tells what was asked: "opened N loaded N runs N most N", the last
+ * how many runs there were at once. What breaks the contract of backend.h
+ * aborts. */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/engine/plugin.h"
+
+struct fake_device {
+    struct device base;
+    struct device *cpu;
+    atomic_bool lost;
+    atomic_int n_networks;
+};
+
+struct fake_network {
+    struct network base;
+    struct network *cpu;
+    atomic_int n_plans;
+};
+
+struct fake_plan {
+    struct plan base;
+    struct plan *cpu;
+    struct fake_network *net;
+    atomic_bool running;
+};
+
+static const struct backend table;
+static atomic_int n_devices, n_opened, n_loaded, n_runs, n_now, n_most;
+
+static void broken(const char *rule)
+{
+    fprintf(stderr, "fake card: %s\n", rule);
+    abort();
+}
+
+static void pause_ms(long ms)
+{
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+    nanosleep(&t, NULL);
+}
+
+/* Is the word in the file? *value: what follows "word=". */
+static bool told(const char *word, long *value)
+{
+    const char *path = getenv("FACENETD_FAKE_GPU");
+    char text[256], *save = NULL;
+    size_t len = strlen(word), n = 0;
+    FILE *f = path ? fopen(path, "re") : NULL;
+
+    if (f) {
+        n = fread(text, 1, sizeof(text) - 1, f);
+        fclose(f);
+    }
+    text[n] = '\0';
+    for (char *w = strtok_r(text, " \n", &save); w;
+         w = strtok_r(NULL, " \n", &save)) {
+        if (strncmp(w, word, len) != 0 || (w[len] && w[len] != '='))
+            continue;
+        if (value && w[len] == '=')
+            *value = strtol(w + len + 1, NULL, 10);
+        return true;
+    }
+    return false;
+}
+
+static void note(void)
+{
+    const char *path = getenv("FACENETD_FAKE_GPU");
+    char seen[4096], text[128];
+    FILE *f;
+
+    if (!path)
+        return;
+    snprintf(seen, sizeof(seen), "%s.seen", path);
+    snprintf(text, sizeof(text), "opened %d loaded %d runs %d most %d\n",
+             atomic_load(&n_opened), atomic_load(&n_loaded),
+             atomic_load(&n_runs), atomic_load(&n_most));
+    f = fopen(seen, "we");
+    if (!f)
+        return;
+    fputs(text, f);
+    fclose(f);
+}
+
+static struct device *device_open(const struct device_options *opt,
+                                  struct error *err)
+{
+    struct device_options one = {.n_threads = 1};
+    struct fake_device *d;
+
+    if (told("absent", NULL))
+        return error_null(err, ERR_DEVICE, "there is no card %d", opt->index);
+    if (atomic_fetch_add(&n_devices, 1) > 0)
+        broken("a card is opened while it is open");
+    d = calloc(1, sizeof(*d));
+    if (!d)
+        return error_null(err, ERR_NOMEM, "no memory for a card");
+    d->base.backend = &table;
+    d->cpu = backend_cpu.device_open(&one, err);
+    atomic_fetch_add(&n_opened, 1);
+    note();
+    return &d->base;
+}
+
+static void device_close(struct device *dev)
+{
+    struct fake_device *d = (struct fake_device *)dev;
+
+    if (atomic_load(&d->n_networks) > 0)
+        broken("a card is closed before its networks");
+    backend_cpu.device_close(d->cpu);
+    free(d);
+    atomic_fetch_sub(&n_devices, 1);
+}
+
+static void device_describe(const struct device *dev, struct device_info *out)
+{
+    const struct fake_device *d = (const struct fake_device *)dev;
+
+    backend_cpu.device_describe(d->cpu, out);
+    snprintf(out->name, sizeof(out->name), "Fake \"card\"");
+    out->fast_bf16 = false;
+    out->fast_f16 = told("f16", NULL);
+    out->bytes_total = (size_t)1 << 30;
+    out->bytes_used = (size_t)atomic_load(&d->n_networks) << 20;
+}
+
+static struct network *load(struct device *dev, const struct graph *g,
+                            struct error *err)
+{
+    struct fake_device *d = (struct fake_device *)dev;
+    struct fake_network *n;
+
+    while (told("hang-load", NULL))
+        pause_ms(10);
+    if (atomic_load(&d->lost))
+        return error_null(err, ERR_DEVICE, "the card fell off the bus");
+    if (told("memory", NULL))
+        return error_null(err, ERR_NOMEM, "no memory on the card");
+    n = calloc(1, sizeof(*n));
+    if (!n)
+        return error_null(err, ERR_NOMEM, "no memory for a network");
+    n->cpu = backend_cpu.load(d->cpu, g, err);
+    if (!n->cpu) {
+        free(n);
+        return NULL;
+    }
+    n->base.device = dev;
+    atomic_fetch_add(&d->n_networks, 1);
+    atomic_fetch_add(&n_loaded, 1);
+    note();
+    return &n->base;
+}
+
+static void unload(struct network *net)
+{
+    struct fake_network *n = (struct fake_network *)net;
+
+    if (atomic_load(&n->n_plans) > 0)
+        broken("a network is freed before its plans");
+    atomic_fetch_sub(&((struct fake_device *)net->device)->n_networks, 1);
+    backend_cpu.unload(n->cpu);
+    free(n);
+}
+
+static struct plan *plan(struct network *net, const struct plan_options *opt,
+                         struct error *err)
+{
+    struct fake_network *n = (struct fake_network *)net;
+    struct plan_options cpu = *opt;
+    struct fake_plan *p;
+    long most = opt->n;
+
+    if (told("plans", &most) && opt->n > most)
+        return error_null(err, ERR_NOMEM, "no memory on the card for %d faces",
+                          opt->n);
+    if (opt->precision == PRECISION_F16 && told("f16", NULL))
+        cpu.precision = PRECISION_F32;
+    p = calloc(1, sizeof(*p));
+    if (!p)
+        return error_null(err, ERR_NOMEM, "no memory for a plan");
+    p->cpu = backend_cpu.plan(n->cpu, &cpu, err);
+    if (!p->cpu) {
+        free(p);
+        return NULL;
+    }
+    p->base = *p->cpu;
+    p->base.backend = &table;
+    p->base.info.precision = opt->precision;
+    p->net = n;
+    atomic_fetch_add(&n->n_plans, 1);
+    return &p->base;
+}
+
+static void plan_free(struct plan *plan_)
+{
+    struct fake_plan *p = (struct fake_plan *)plan_;
+
+    if (atomic_load(&p->running))
+        broken("a plan is freed while it runs");
+    atomic_fetch_sub(&p->net->n_plans, 1);
+    backend_cpu.plan_free(p->cpu);
+    free(p);
+}
+
+static int run(struct fake_plan *p, struct error *err)
+{
+    struct fake_device *d = (struct fake_device *)p->net->base.device;
+    const struct shape *s = &p->base.shape_out[0];
+    long ms = 0;
+
+    if (told("delay", &ms))
+        pause_ms(ms);
+    while (told("hang", NULL))
+        pause_ms(10);
+    if (told("lost", NULL))
+        atomic_store(&d->lost, true);
+    if (atomic_load(&d->lost))
+        return error_set(err, ERR_DEVICE, "the card fell off the bus");
+    if (backend_cpu.forward(p->cpu, err) != 0)
+        return -1;
+    if (told("wrong", NULL))
+        p->base.output[0][0] += 1000;
+    for (size_t i = 0; told("nan", NULL) && i < shape_count(s); i++)
+        p->base.output[0][i] = 0;
+    return 0;
+}
+
+static int forward(struct plan *plan_, struct error *err)
+{
+    struct fake_plan *p = (struct fake_plan *)plan_;
+    int now = atomic_fetch_add(&n_now, 1) + 1, most = atomic_load(&n_most), rc;
+
+    if (atomic_exchange(&p->running, true))
+        broken("a plan is run while it runs");
+    while (now > most && !atomic_compare_exchange_weak(&n_most, &most, now))
+        ;
+    atomic_fetch_add(&n_runs, 1);
+    note();
+    rc = run(p, err);
+    atomic_fetch_sub(&n_now, 1);
+    atomic_store(&p->running, false);
+    return rc;
+}
+
+static const struct backend table = {
+    .abi = BACKEND_ABI,
+    .name = "cuda",
+    .device_open = device_open,
+    .device_close = device_close,
+    .device_describe = device_describe,
+    .load = load,
+    .unload = unload,
+    .plan = plan,
+    .plan_free = plan_free,
+    .forward = forward,
+};
+
+__attribute__((visibility("default"))) const struct backend *
+facenetd_backend(uint32_t abi);
+
+const struct backend *facenetd_backend(uint32_t abi)
+{
+    static struct backend lacking;
+    const char *other = getenv("FACENETD_FAKE_ABI");
+
+    if (abi != (other ? strtoul(other, NULL, 10) : BACKEND_ABI))
+        return NULL;
+    lacking = table;
+    lacking.forward = NULL;
+    return getenv("FACENETD_FAKE_LACKS") ? &lacking : &table;
+}
