@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/base/crypto.h"
+#include "core/face/distance.h"
 #include "core/face/model_priv.h"
 
 enum {
@@ -178,6 +179,23 @@ out:
     free(got);
     network_free(net);
     return bad;
+}
+
+float *model_golden(const struct model *m, float *row, struct error *err)
+{
+    const struct contract *c = &m->contract;
+    size_t n = 3 * (size_t)c->width * (size_t)c->height;
+    float *chip;
+
+    if (c->kind != MODEL_EMBEDDER || n == 0 || c->n_golden != c->dim)
+        return error_null(err, ERR_MODEL, "%s: has no golden pair", m->name);
+    chip = tensor_alloc(n);
+    if (!chip)
+        return error_null(err, ERR_NOMEM, "no memory for a golden pair");
+    golden_input(c, c->height, c->width, chip);
+    memcpy(row, c->golden, (size_t)c->dim * sizeof(*row));
+    distance_normalise(row, (size_t)c->dim);
+    return chip;
 }
 
 /* --- loading ----------------------------------------------------------------

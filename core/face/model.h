@@ -82,6 +82,10 @@ struct model *model_load(const char *path, struct device *dev, bool *bf16_ok,
                          struct error *err);
 void model_free(struct model *m);
 
+/* An embedder's golden pair: the input [3,h,w] as the network takes it, for
+ * free(), and in row [dim] what comes of it, at unit length. */
+float *model_golden(const struct model *m, float *row, struct error *err);
+
 /* Of n thresholds the one for this false-accept rate or the next stricter one
  * that was measured; NULL where there is none. */
 const struct model_threshold *model_threshold(const struct model_threshold *t,
