@@ -151,25 +151,53 @@ static json_t *model_json(const struct job *job)
 
 static const char *precision_why(const struct job *job, const struct config *c)
 {
-    if (strcmp(c->precision, "auto") != 0)
+    enum precision p = runner_precision(job->serving->runner);
+    enum precision asked;
+
+    if (precision_parse(c->precision, &asked) && asked == p)
         return "the setting precision asks for it";
-    if (job->serving->precision == PRECISION_BF16)
+    if (runner_on_card(job->serving->runner, NULL))
+        return "the quickest of the card in which the model's check holds";
+    if (asked != PRECISION_AUTO)
+        return "the processor has not what the setting precision asks for";
+    if (p == PRECISION_BF16)
         return "the processor is quicker in bf16 and the model's check holds";
     if (job->server->device_info.fast_bf16)
         return "the model's check does not hold in bf16";
     return "the processor has no quick bf16";
 }
 
+/* The card: used, or why not. */
+static json_t *card_json(const struct card_status *c, const char *model_why)
+{
+    const char *why = c->state == CARD_UP && *model_why ? model_why : c->why;
+
+    return json_pack(
+        "{s:s, s:i, s:s?, s:s?, s:s?, s:I, s:I, s:I, s:I, s:I, s:I}", "state",
+        card_state_name(c->state), "index", c->index, "backend",
+        *c->backend ? c->backend : NULL, "name", *c->name ? c->name : NULL,
+        "why", *why ? why : NULL, "opened", (json_int_t)c->n_opened, "lost",
+        (json_int_t)c->n_lost, "failovers", (json_int_t)c->n_failovers,
+        "retry_s", (json_int_t)c->retry_s, "memory_used_bytes",
+        (json_int_t)c->bytes_used, "memory_bytes", (json_int_t)c->bytes_total);
+}
+
 static json_t *device_json(const struct job *job, const struct config *c)
 {
     const struct server *s = job->server;
+    struct runner *r = job->serving->runner;
+    struct error why = {0};
+    bool on_card = runner_on_card(r, &why);
+    struct card_status st;
 
-    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s}", "backend",
-                     s->device->backend->name, "name", s->device_info.name,
-                     "isa", s->device_info.isa, "threads",
-                     s->device_info.n_threads, "precision",
-                     job->serving->precision == PRECISION_BF16 ? "bf16" : "f32",
-                     "why", precision_why(job, c));
+    card_status(s->card, &st);
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:o}", "backend",
+                     on_card ? st.backend : s->device->backend->name, "name",
+                     on_card ? st.name : s->device_info.name, "isa",
+                     s->device_info.isa, "threads", s->device_info.n_threads,
+                     "precision", precision_name(runner_precision(r)), "why",
+                     precision_why(job, c), "setting", st.setting, "card",
+                     card_json(&st, why.text));
 }
 
 static json_t *galleries_json(const struct job *job)

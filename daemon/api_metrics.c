@@ -12,7 +12,7 @@
 #include "store/gallery.h"
 
 enum {
-    MAX_GAUGES = 40
+    MAX_GAUGES = 48
 };
 
 struct gauges {
@@ -96,6 +96,26 @@ static void add_models(struct gauges *g, struct server *s)
         "Times that another model became active.");
 }
 
+static void add_card(struct gauges *g, const struct job *job,
+                     const struct card_status *c)
+{
+    add(g, "facenetd_device_up", 0, c->state == CARD_UP,
+        "1 when there is a card that is used.");
+    add(g, "facenetd_device_serves", 0,
+        runner_on_card(job->serving->runner, NULL),
+        "1 when the card runs the active model, 0 when the processor does.");
+    add(g, "facenetd_device_opened_total", 1, (double)c->n_opened,
+        "Times that the card was opened.");
+    add(g, "facenetd_device_lost_total", 1, (double)c->n_lost,
+        "Times that the card failed.");
+    add(g, "facenetd_device_failovers_total", 1, (double)c->n_failovers,
+        "Batches that the processor ran because the card could not.");
+    add(g, "facenetd_device_memory_used_bytes", 0, (double)c->bytes_used,
+        "Memory of the card in use when a network was last loaded.");
+    add(g, "facenetd_device_memory_bytes", 0, (double)c->bytes_total,
+        "Memory of the card.");
+}
+
 static void add_process(struct gauges *g, struct server *s)
 {
     long pages = 0, resident = 0;
@@ -134,11 +154,27 @@ static void jobs_text(const struct server *s, char *out, size_t len)
                                jobs_state_name((enum jobs_state)i), n[i]);
 }
 
+/* What stands between the quotes of a label's value. */
+static const char *label(const char *text, char *out, size_t len)
+{
+    size_t n = 0;
+
+    for (; *text && n + 3 < len; text++) {
+        if (*text == '"' || *text == '\\')
+            out[n++] = '\\';
+        out[n++] = *text == '\n' ? ' ' : *text;
+    }
+    out[n] = '\0';
+    return out;
+}
+
 /* text and what has labels in one buffer; takes text. NULL: no memory. */
-static char *with_build(const struct job *job, char *take_text, size_t *len)
+static char *with_build(const struct job *job, const struct card_status *c,
+                        char *take_text, size_t *len)
 {
     const struct serving *sv = job->serving;
-    char *all = NULL, jobs[JOBS_STATES * 64];
+    bool on_card = runner_on_card(sv->runner, NULL);
+    char *all = NULL, jobs[JOBS_STATES * 64], name[136], why[488];
     int n;
 
     jobs_text(job->server, jobs, sizeof(jobs));
@@ -149,10 +185,17 @@ static char *with_build(const struct job *job, char *take_text, size_t *len)
         "%s# HELP facenetd_build_info Version, model and arithmetic.\n"
         "# TYPE facenetd_build_info gauge\n"
         "facenetd_build_info{version=\"%s\",model=\"%s\",device=\"%s\","
-        "precision=\"%s\"} 1\n",
+        "precision=\"%s\"} 1\n"
+        "# HELP facenetd_device_info The card, and why it is not used or was "
+        "last lost.\n"
+        "# TYPE facenetd_device_info gauge\n"
+        "facenetd_device_info{device=\"%s\",name=\"%s\",state=\"%s\","
+        "why=\"%s\"} 1\n",
         take_text, jobs, FACENETD_VERSION, sv->model->id,
-        job->server->device->backend->name,
-        sv->precision == PRECISION_BF16 ? "bf16" : "f32");
+        on_card ? c->backend : job->server->device->backend->name,
+        precision_name(runner_precision(sv->runner)), c->setting,
+        label(c->name, name, sizeof(name)), card_state_name(c->state),
+        label(c->why, why, sizeof(why)));
 
     free(take_text);
     if (n < 0)
@@ -164,16 +207,19 @@ static char *with_build(const struct job *job, char *take_text, size_t *len)
 int api_metrics(struct job *job, struct error *err)
 {
     struct gauges g = {.n = 0};
+    struct card_status card;
     char *text;
     size_t len = 0;
 
     add_queues(&g, job);
     add_store(&g, job);
     add_models(&g, job->server);
+    card_status(job->server->card, &card);
+    add_card(&g, job, &card);
     add_process(&g, job->server);
     text = stats_text(g.row, g.n, &len);
     if (text)
-        text = with_build(job, text, &len);
+        text = with_build(job, &card, text, &len);
     if (!text)
         return error_set(err, ERR_NOMEM, "no memory for the answer");
     job_answer_text(job, 200, "text/plain; version=0.0.4; charset=utf-8", text,

@@ -1,7 +1,8 @@
-/* daemon/batch.c - the inference worker and the queue before it.
+/* daemon/batch.c - inference workers and the queue before them.
  * Groups are linked through themselves, so waiting costs no memory of its
- * own; the worker takes from the front as many whole groups as a batch
- * holds, runs them without the lock and answers each. */
+ * own; a worker takes from the front as many whole groups as a batch holds
+ * and the first one's deadline allows, runs them without the lock and answers
+ * each. */
 #include "daemon/batch.h"
 
 #include <math.h>
@@ -12,20 +13,26 @@
 
 #include "daemon/stats.h"
 
+struct worker {
+    struct batch *batch;
+    pthread_t thread;
+    int64_t busy_since_us; /* 0: idle */
+    /* pointers and rows of one batch */
+    const float **chips;
+    float *rows;
+    int capacity;
+};
+
 struct batch {
     struct batch_options opt;
-    pthread_t thread;
+    struct worker workers[BATCH_MAX_SLOTS];
+    int n_workers, n_busy;
     pthread_mutex_t lock;
     pthread_cond_t more;
     struct batch_group *first, **last;
     int n_waiting; /* faces */
     bool closed;
-    int64_t busy_since_us; /* 0: idle */
-    int64_t face_ns;       /* moving mean of a face's time in the network */
-    /* the worker's own: pointers and rows of one batch */
-    const float **chips;
-    float *rows;
-    int capacity;
+    int64_t face_ns; /* moving mean of a face's time in the network */
 };
 
 static int64_t now_us(void)
@@ -49,13 +56,29 @@ static bool too_late(const struct batch_group *g, int64_t now)
            (g->cancelled && g->cancelled(g->ctx));
 }
 
+/* How many of the most faces of a batch can be run before the first one's
+ * deadline, which is the earliest. When it is late in any case: all, as small
+ * batches would make the next ones late, too. */
+static int fitting(const struct batch *b, int most)
+{
+    int64_t left = b->first->deadline_us - now_us();
+    int n = most;
+
+    if (!b->opt.time_us || b->first->deadline_us == 0)
+        return most;
+    while (n > 1 && b->opt.time_us(b->opt.ctx, n) > left)
+        n /= 2;
+    return n > 1 || b->opt.time_us(b->opt.ctx, 1) <= left ? n : most;
+}
+
 /* Unlink the groups of the next batch. Holds the lock. */
-static struct batch_group *take(struct batch *b, int *n)
+static struct batch_group *take(struct batch *b, int most, int *n)
 {
     struct batch_group *list = b->first, **end = &list;
 
     *n = 0;
-    while (*end && (*n == 0 || *n + (*end)->n <= b->opt.batch_max)) {
+    most = fitting(b, most);
+    while (*end && (*n == 0 || *n + (*end)->n <= most)) {
         *n += (*end)->n;
         end = &(*end)->next;
     }
@@ -88,23 +111,24 @@ static struct batch_group *drop_late(struct batch_group *list, int *n)
     return keep;
 }
 
-static int grow(struct batch *b, int n, struct error *err)
+static int grow(struct worker *w, int n, struct error *err)
 {
+    size_t row = (size_t)w->batch->opt.dim * sizeof(float);
     const float **chips;
     float *rows;
 
-    if (n <= b->capacity)
+    if (n <= w->capacity)
         return 0;
-    chips = realloc(b->chips, (size_t)n * sizeof(*chips));
+    chips = realloc(w->chips, (size_t)n * sizeof(*chips));
     if (chips)
-        b->chips = chips;
-    rows = realloc(b->rows, (size_t)n * (size_t)b->opt.dim * sizeof(*rows));
+        w->chips = chips;
+    rows = realloc(w->rows, (size_t)n * row);
     if (rows)
-        b->rows = rows;
+        w->rows = rows;
     if (!chips || !rows)
         return error_set(err, ERR_NOMEM, "no memory for a batch of %d faces",
                          n);
-    b->capacity = n;
+    w->capacity = n;
     return 0;
 }
 
@@ -119,19 +143,20 @@ static bool rows_good(const float *rows, size_t n)
 
 /* Run one list of groups as one batch. Returns -1, nothing answered, when
  * the whole of it failed. */
-static int run(struct batch *b, struct batch_group *list, int n,
+static int run(struct worker *w, struct batch_group *list, int n,
                struct error *err)
 {
+    struct batch *b = w->batch;
     size_t dim = (size_t)b->opt.dim;
     int64_t began = now_us(), took;
     int bad = 0, i = 0;
 
-    if (grow(b, n, err) != 0)
+    if (grow(w, n, err) != 0)
         return -1;
     for (struct batch_group *g = list; g; g = g->next)
         for (int k = 0; k < g->n; k++)
-            b->chips[i++] = g->chips[k];
-    if (b->opt.run(b->opt.ctx, b->chips, n, b->rows, &bad, err) != 0)
+            w->chips[i++] = g->chips[k];
+    if (b->opt.run(b->opt.ctx, w->chips, n, w->rows, &bad, err) != 0)
         return -1;
     took = now_us() - began;
     stats_observe(STATS_EMBED, (double)took / 1e6);
@@ -142,7 +167,7 @@ static int run(struct batch *b, struct batch_group *list, int n,
 
     i = 0;
     for (struct batch_group *g = list, *next; g; g = next) {
-        const float *rows = b->rows + (size_t)i * dim;
+        const float *rows = w->rows + (size_t)i * dim;
         size_t len = (size_t)g->n * dim;
         next = g->next;
         i += g->n;
@@ -161,48 +186,70 @@ static int run(struct batch *b, struct batch_group *list, int n,
 
 /* A batch that failed as a whole is run once more group by group, so that
  * one group cannot fail the others and a passing fault is not an answer. */
-static void serve(struct batch *b, struct batch_group *list, int n)
+static void serve(struct worker *w, struct batch_group *list, int n)
 {
     struct error err;
 
     list = drop_late(list, &n);
-    if (!list || run(b, list, n, &err) == 0)
+    if (!list || run(w, list, n, &err) == 0)
         return;
     for (struct batch_group *g = list, *next; g; g = next) {
         next = g->next;
         g->next = NULL;
-        if (run(b, g, g->n, &err) != 0)
+        if (run(w, g, g->n, &err) != 0)
             g->done(g->ctx, &err);
     }
 }
 
 static void *worker(void *arg)
 {
-    struct batch *b = arg;
+    struct worker *w = arg;
+    struct batch *b = w->batch;
 
     pthread_mutex_lock(&b->lock);
     for (;;) {
         struct batch_group *list;
+        struct batch_room room = {0};
         int n;
 
-        while (!b->first && !b->closed)
+        while (!b->closed) {
+            room = b->opt.room(b->opt.ctx);
+            if (b->first && b->n_busy < room.slots)
+                break;
             pthread_cond_wait(&b->more, &b->lock);
+        }
         if (b->closed)
             break;
-        list = take(b, &n);
-        b->busy_since_us = now_us();
+        list = take(b, room.faces, &n);
+        w->busy_since_us = now_us();
+        if (++b->n_busy < room.slots && b->first)
+            pthread_cond_signal(&b->more);
         pthread_mutex_unlock(&b->lock);
-        serve(b, list, n);
+        serve(w, list, n);
         pthread_mutex_lock(&b->lock);
-        b->busy_since_us = 0;
+        w->busy_since_us = 0;
+        b->n_busy--;
     }
     pthread_mutex_unlock(&b->lock);
     return NULL;
 }
 
+/* Those that were started end, then all memory of theirs goes. */
+static void end_workers(struct batch *b)
+{
+    pthread_mutex_lock(&b->lock);
+    b->closed = true;
+    pthread_cond_broadcast(&b->more);
+    pthread_mutex_unlock(&b->lock);
+    for (int i = 0; i < b->n_workers; i++)
+        pthread_join(b->workers[i].thread, NULL);
+    b->n_workers = 0;
+}
+
 struct batch *batch_new(const struct batch_options *opt, struct error *err)
 {
     struct batch *b = calloc(1, sizeof(*b));
+    int n = opt->n_workers > 0 ? opt->n_workers : 1;
 
     if (!b)
         return error_null(err, ERR_NOMEM, "no memory for the batch queue");
@@ -210,13 +257,16 @@ struct batch *batch_new(const struct batch_options *opt, struct error *err)
     b->last = &b->first;
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->more, NULL);
-    if (grow(b, opt->batch_max, err) != 0) {
-        batch_free(b);
-        return NULL;
-    }
-    if (pthread_create(&b->thread, NULL, worker, b) != 0) {
-        batch_free(b);
-        return error_null(err, ERR_NOMEM, "cannot start the inference worker");
+    for (int i = 0; i < n && i < BATCH_MAX_SLOTS; i++) {
+        struct worker *w = &b->workers[i];
+        w->batch = b;
+        if (pthread_create(&w->thread, NULL, worker, w) != 0) {
+            end_workers(b);
+            batch_free(b);
+            return error_null(err, ERR_NOMEM,
+                              "cannot start an inference worker");
+        }
+        b->n_workers++;
     }
     return b;
 }
@@ -225,12 +275,7 @@ void batch_close(struct batch *b)
 {
     struct batch_group *list;
 
-    pthread_mutex_lock(&b->lock);
-    b->closed = true;
-    pthread_cond_signal(&b->more);
-    pthread_mutex_unlock(&b->lock);
-    pthread_join(b->thread, NULL);
-
+    end_workers(b);
     pthread_mutex_lock(&b->lock);
     list = b->first;
     b->first = NULL;
@@ -249,8 +294,10 @@ void batch_free(struct batch *b)
         return;
     pthread_cond_destroy(&b->more);
     pthread_mutex_destroy(&b->lock);
-    free(b->chips);
-    free(b->rows);
+    for (int i = 0; i < BATCH_MAX_SLOTS; i++) {
+        free(b->workers[i].chips);
+        free(b->workers[i].rows);
+    }
     free(b);
 }
 
@@ -324,9 +371,12 @@ bool batch_alive(struct batch *b, int timeout_ms)
     int64_t since = 0;
 
     pthread_mutex_lock(&b->lock);
-    if (b->busy_since_us)
-        since = b->busy_since_us;
-    else if (b->first)
+    for (int i = 0; i < b->n_workers; i++) {
+        int64_t one = b->workers[i].busy_since_us;
+        if (one && (!since || one < since))
+            since = one;
+    }
+    if (!since && b->first)
         since = b->first->pushed_us;
     pthread_mutex_unlock(&b->lock);
     return !since || now_us() - since < (int64_t)timeout_ms * 1000;

@@ -1,8 +1,9 @@
 /* daemon/batch.h - faces of all requests to embeddings, in batches.
- * A bounded queue and one inference worker: when the device is free it takes
- * whatever waits, up to the cap; no timer. A group (the faces of one request
- * that must be answered together) is never split unless it is larger than a
- * batch. */
+ * A bounded queue and inference workers, of which as many run at once as the
+ * device has slots: one for a processor, two for a card, where copies of one
+ * batch overlap the other's computing. When a slot is free it takes whatever
+ * waits, up to the cap; no timer. A group (the faces of one request that must
+ * be answered together) is never split unless it is larger than a batch. */
 #ifndef DAEMON_BATCH_H
 #define DAEMON_BATCH_H
 
@@ -11,21 +12,36 @@
 
 #include "core/base/error.h"
 
-struct batch; /* queue and worker */
+struct batch; /* queue and workers */
+
+enum {
+    BATCH_MAX_SLOTS = 2
+};
 
 /* n chips to n rows of out, as embedder_run: *bad rows are NaN, the others
- * good; -1: none is. Thread: the inference worker. */
+ * good; -1: none is. Thread: an inference worker; as many at once as there are
+ * slots, a moment longer where they became fewer. */
 typedef int (*batch_run_fn)(void *ctx, const float *const *chips, int n,
                             float *out, int *bad, struct error *err);
+/* What the device takes now. Called with the queue's lock: must not block. */
+struct batch_room {
+    int slots; /* runs at once, 1 to BATCH_MAX_SLOTS */
+    int faces; /* of one run, unless a group is larger */
+};
+typedef struct batch_room (*batch_room_fn)(void *ctx);
+/* About how long a run of n faces takes; 0: unknown. The same. */
+typedef int64_t (*batch_time_fn)(void *ctx, int n);
 
 struct batch_options {
     batch_run_fn run;
-    void *ctx;          /* of run; outlives the batch */
-    int dim;            /* floats of a row */
-    int batch_max;      /* faces of one run, unless a group is larger */
-    int max_faces;      /* that may wait */
-    int64_t max_bytes;  /* of the chips that wait */
-    int64_t chip_bytes; /* of one chip */
+    batch_room_fn room;
+    batch_time_fn time_us; /* NULL: none is known */
+    void *ctx;             /* of these; outlives the batch */
+    int dim;               /* floats of a row */
+    int n_workers;         /* the most slots that there will be; 0: 1 */
+    int max_faces;         /* that may wait */
+    int64_t max_bytes;     /* of the chips that wait */
+    int64_t chip_bytes;    /* of one chip */
 };
 
 /* The faces of one request. Borrowed by batch from push until done is called,
@@ -37,7 +53,7 @@ struct batch_group {
     int64_t deadline_us; /* CLOCK_MONOTONIC; later: ERR_DEADLINE; 0: none */
     /* True: the client is gone; skip it (ERR_DEADLINE). May be NULL. */
     bool (*cancelled)(void *ctx);
-    /* err NULL: out is filled. Thread: the inference worker; must not
+    /* err NULL: out is filled. Thread: an inference worker; must not
      * block. */
     void (*done)(void *ctx, const struct error *err);
     void *ctx;
@@ -49,7 +65,7 @@ struct batch_group {
 };
 
 struct batch *batch_new(const struct batch_options *opt, struct error *err);
-/* Answers what waits with ERR_STOPPING, ends the worker; a later push fails
+/* Answers what waits with ERR_STOPPING, ends the workers; a later push fails
  * with ERR_STOPPING. Once. Thread: main. */
 void batch_close(struct batch *b);
 /* After batch_close, when nobody pushes any more. NULL is fine. */
@@ -62,7 +78,7 @@ bool batch_full(struct batch *b);   /* not even one face more */
 /* Seconds until a full queue has room, from the measured rate; >= 1. */
 int batch_retry_after(struct batch *b);
 /* False when one run has taken longer than timeout_ms, or faces have waited
- * that long beside an idle worker (watchdog). */
+ * that long beside idle workers (watchdog). */
 bool batch_alive(struct batch *b, int timeout_ms);
 
 #endif

@@ -21,6 +21,7 @@ enum {
     EXIT_DATA = 65,        /* a model or the database is damaged */
     EXIT_UNAVAILABLE = 69, /* the device cannot be had */
     EXIT_INTERNAL = 70,
+    EXIT_LOST = 71, /* the required card failed while requests were served */
     EXIT_IO = 74,
     EXIT_LOCKED = 75, /* another daemon has the data; or the drain hung */
     EXIT_CONFIG = 78
@@ -171,6 +172,11 @@ static int serve(struct server *s, const sigset_t *set, const char *path,
                       "text=\"the database failed; ending\"");
             return EXIT_IO;
         }
+        if (server_lost(s)) {
+            log_event(LOG_LEVEL_ERROR, "device",
+                      "text=\"the required card is lost; ending\"");
+            return EXIT_LOST;
+        }
         server_tend(s);
         if (tick % STATUS_TICKS == 0)
             status(s);
@@ -187,26 +193,27 @@ static void announce(struct server *s)
     const struct config *c = atomic_load(&s->config);
     const char *scheme = *c->tls_cert ? "https" : "http";
     struct serving *sv = servings_get(s->servings, SERVING_ACTIVE);
-    const char *precision = sv->precision == PRECISION_BF16 ? "bf16" : "f32";
+    const char *precision = precision_name(runner_precision(sv->runner));
+    bool on_card = runner_on_card(sv->runner, NULL);
     char address[128], isa[128];
+    struct card_status card;
 
+    card_status(s->card, &card);
     log_event(LOG_LEVEL_INFO, "ready",
               "version=%s listen=%s model=%s device=%s isa=%s precision=%s "
               "ms=%lld",
               FACENETD_VERSION, log_quote(s->address, address, sizeof(address)),
-              sv->model->id, s->device->backend->name,
+              sv->model->id, on_card ? card.backend : s->device->backend->name,
               log_quote(s->device_info.isa, isa, sizeof(isa)), precision,
               (long long)((server_now_us() - s->started_us) / 1000));
-    if (getenv("JOURNAL_STREAM") || getenv("NOTIFY_SOCKET")) {
-        serving_put(sv);
-        return;
-    }
-    printf("facenetd %s serves on %s://%s with model %s (%.12s), %s on %s\n"
-           "try: curl %s-F image1=@a.jpg -F image2=@b.jpg %s://%s/verify\n",
-           FACENETD_VERSION, scheme, s->address, sv->model->name, sv->model->id,
-           precision, s->device_info.name,
-           atomic_load(&s->keys) ? "-H 'Authorization: Bearer KEY' " : "",
-           scheme, s->address);
+    if (!getenv("JOURNAL_STREAM") && !getenv("NOTIFY_SOCKET"))
+        printf("facenetd %s serves on %s://%s with model %s (%.12s), %s on %s\n"
+               "try: curl %s-F image1=@a.jpg -F image2=@b.jpg %s://%s/verify\n",
+               FACENETD_VERSION, scheme, s->address, sv->model->name,
+               sv->model->id, precision,
+               on_card ? card.name : s->device_info.name,
+               atomic_load(&s->keys) ? "-H 'Authorization: Bearer KEY' " : "",
+               scheme, s->address);
     serving_put(sv);
     fflush(stdout);
 }
@@ -219,6 +226,7 @@ int main(int argc, char **argv)
     struct error err;
     int64_t drain_ms;
     sigset_t set;
+    bool clean;
     int code;
 
     open_streams();
@@ -254,7 +262,9 @@ int main(int argc, char **argv)
     log_event(LOG_LEVEL_INFO, "stopping", "code=%d", code);
     notify_stopping();
     arm_hard_stop(&set, drain_ms);
-    server_stop(s);
+    clean = server_stop(s);
     log_event(LOG_LEVEL_INFO, "stopped", "code=%d", code);
+    if (!clean)
+        _exit(code); /* the card's libraries would wait for it */
     return code;
 }

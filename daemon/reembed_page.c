@@ -66,8 +66,7 @@ static int course_unusable(struct course *c, int64_t face,
 
 void embed_kit_fini(struct embed_kit *kit)
 {
-    embedder_free(kit->embedder);
-    model_free(kit->model);
+    runner_free(kit->runner);
     if (kit->device)
         kit->device->backend->device_close(kit->device);
     memset(kit, 0, sizeof(*kit));
@@ -78,21 +77,17 @@ static int kit_for(struct catch_up *k, struct error *err)
 {
     struct device_options one = {.n_threads = 1};
     struct embed_kit *kit = k->kit;
-    enum precision precision;
 
-    if (kit->embedder && strcmp(kit->model->id, k->course->id) == 0)
+    if (kit->runner &&
+        strcmp(runner_model(kit->runner)->id, k->course->id) == 0)
         return 0;
     embed_kit_fini(kit);
     kit->device = backend_cpu.device_open(&one, err);
     if (!kit->device)
         return -1;
-    kit->model = models_load(k->opt->models, k->course->id, NULL, NULL, err);
-    if (!kit->model)
-        return -1;
-    precision = servings_precision(k->opt->servings, k->course->id);
-    kit->embedder =
-        embedder_new(kit->device, kit->model, ROUND, precision, err);
-    return kit->embedder ? 0 : -1;
+    kit->runner = servings_runner(k->opt->servings, k->course->id, kit->device,
+                                  ROUND, err);
+    return kit->runner ? 0 : -1;
 }
 
 /* --- one page ----------------------------------------------------------- */
@@ -128,7 +123,7 @@ static int fit_margin(const struct catch_up *k, int64_t face,
 /* Its aligned pixels as the network's numbers. */
 static float *read_chip(const struct catch_up *k, int64_t id, struct error *err)
 {
-    struct contract c = k->kit->model->contract;
+    struct contract c = runner_model(k->kit->runner)->contract;
     struct image_limits limits = {.min_side = 1};
     struct image *img = NULL, *crop = NULL;
     struct face face = {.score = 1};
@@ -200,7 +195,7 @@ static void make_room(const struct catch_up *k, int64_t took_us)
 
 static int run_network(struct catch_up *k, struct page *p, struct error *err)
 {
-    int dim = k->kit->model->contract.dim;
+    int dim = runner_model(k->kit->runner)->contract.dim;
 
     for (int from = 0; from < p->n;) {
         const float *chips[ROUND];
@@ -215,7 +210,7 @@ static int run_network(struct catch_up *k, struct page *p, struct error *err)
         }
         if (n == 0)
             break;
-        if (embedder_run(k->kit->embedder, chips, n, out, &bad, err) != 0)
+        if (runner_run(k->kit->runner, chips, n, out, &bad, err) != 0)
             return -1;
         for (int i = 0; i < n; i++) {
             memcpy(p->rows + (size_t)at[i] * (size_t)dim,
@@ -232,7 +227,7 @@ static int run_network(struct catch_up *k, struct page *p, struct error *err)
 static int keep_vectors(struct catch_up *k, const struct page *p,
                         struct error *err)
 {
-    int dim = k->kit->model->contract.dim, n = 0, n_added = 0;
+    int dim = runner_model(k->kit->runner)->contract.dim, n = 0, n_added = 0;
     struct store_vector vectors[PAGE];
 
     for (int i = 0; i < p->n; i++) {
@@ -257,8 +252,8 @@ static int embed_page(struct catch_up *k, struct page *p, struct error *err)
 
     if (kit_for(k, err) != 0)
         return -1;
-    p->rows =
-        calloc(PAGE, (size_t)k->kit->model->contract.dim * sizeof(*p->rows));
+    p->rows = calloc(PAGE, (size_t)runner_model(k->kit->runner)->contract.dim *
+                               sizeof(*p->rows));
     if (!p->rows)
         error_set(err, ERR_NOMEM, "no memory for embeddings");
     else if (read_chips(k, p, err) == 0 && run_network(k, p, err) == 0)

@@ -15,11 +15,11 @@ struct course {
     struct error why; /* of the first of them */
 };
 
-/* A network on one thread, for the course that it is made for. */
+/* A network, on one of the processor's threads or on the card, for the course
+ * that it is made for. */
 struct embed_kit {
-    struct device *device;
-    struct model *model;
-    struct embedder *embedder;
+    struct device *device; /* the processor */
+    struct runner *runner;
 };
 void embed_kit_fini(struct embed_kit *kit);
 

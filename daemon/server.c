@@ -111,6 +111,7 @@ static int start_serving(struct server *s, const struct config *c,
 {
     struct servings_options opt = {.device = s->device,
                                    .info = &s->device_info,
+                                   .card = s->card,
                                    .config = c,
                                    .models = s->models,
                                    .store = s->store};
@@ -128,7 +129,9 @@ static int start_serving(struct server *s, const struct config *c,
     if (!sv)
         return -1;
     servings_set(s->servings, SERVING_ACTIVE, sv);
-    rc = server_check_far(s, c, err);
+    rc = server_check_card(s, c, sv, err);
+    if (rc == 0)
+        rc = server_check_far(s, c, err);
     if (rc == 0)
         rc = tell_gallery(s, sv, err);
     serving_put(sv);
@@ -309,8 +312,8 @@ struct server *server_start(struct config *take_config, struct error *err)
     }
     server_set_photo_options(s, c);
     if (server_load_models(s, c, err) != 0 || open_store(s, c, err) != 0 ||
-        start_serving(s, c, err) != 0 || start_work(s, c, err) != 0 ||
-        warm_detector(s, err) != 0)
+        server_open_card(s, c, err) != 0 || start_serving(s, c, err) != 0 ||
+        start_work(s, c, err) != 0 || warm_detector(s, err) != 0)
         goto fail;
     if (start_training(s, c, err) != 0)
         goto fail;
@@ -323,13 +326,14 @@ fail:
     return NULL;
 }
 
-void server_stop(struct server *s)
+bool server_stop(struct server *s)
 {
     struct config *c;
     struct server_past *past;
+    bool clean;
 
     if (!s)
-        return;
+        return true;
     c = atomic_load(&s->config);
     atomic_store(&s->ready, false);
     atomic_store(&s->stopping, true);
@@ -350,6 +354,7 @@ void server_stop(struct server *s)
     servings_free(s->servings);
     models_close(s->models);
     thresholds_close(s->thresholds);
+    clean = card_close(s->card);
     detector_free(s->detector);
     model_free(s->onet);
     model_free(s->rnet);
@@ -369,6 +374,7 @@ void server_stop(struct server *s)
     }
     explicit_bzero(s->crop_key, sizeof(s->crop_key));
     free(s);
+    return clean;
 }
 
 int server_reload(struct server *s, struct config *take_config,
@@ -413,6 +419,15 @@ bool server_alive(struct server *s)
     return http_alive(s->http, ALIVE_MS) && store_alive(s->store, ALIVE_MS) &&
            servings_alive(s->servings, BUSY_MS) &&
            work_alive(s->workers, BUSY_MS) && jobs_alive(s->training, BUSY_MS);
+}
+
+bool server_lost(struct server *s)
+{
+    struct card_status st;
+
+    card_status(s->card, &st);
+    return st.state != CARD_UP &&
+           ((const struct config *)atomic_load(&s->config))->device_required;
 }
 
 void server_tend(struct server *s)

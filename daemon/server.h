@@ -11,6 +11,7 @@
 #include "core/face/detect.h"
 #include "core/face/face.h"
 #include "core/face/model.h"
+#include "daemon/card.h"
 #include "daemon/http.h"
 #include "daemon/jobs.h"
 #include "daemon/limiter.h"
@@ -28,8 +29,9 @@ struct server {
                                         kept until exit */
     _Atomic(struct keys *) keys;     /* NULL: none; the same */
     struct limiter *limiter;
-    struct device *device, *detect_device;
-    struct device_info device_info;
+    struct device *device, *detect_device; /* the processor, twice */
+    struct device_info device_info;        /* of device */
+    struct card *card;
     struct model *pnet, *rnet, *onet;
     struct detector *detector;
     struct face_options photo; /* limits of photos, detector settings */
@@ -62,13 +64,16 @@ void server_log(const struct config *config);
 /* Everything up to listening. take_config is owned from then on, also on
  * failure. */
 struct server *server_start(struct config *take_config, struct error *err);
-/* Drain, stop, free. NULL is fine. */
-void server_stop(struct server *s);
+/* Drain, stop, free. False: threads of a card that does not answer are left
+ * behind, and exit handlers must not run. NULL is fine. */
+bool server_stop(struct server *s);
 /* Take over new settings, keys and certificate, all or none. */
 int server_reload(struct server *s, struct config *take_config,
                   struct error *err);
 /* Every part that works for requests answers (watchdog). */
 bool server_alive(struct server *s);
+/* The card that device-required asks for is gone: restart. */
+bool server_lost(struct server *s);
 /* What servings_tend does. */
 void server_tend(struct server *s);
 /* Seconds after which a refused request may try again; >= 1. */

@@ -72,6 +72,28 @@ int server_load_crop_key(const char *path, uint8_t *key, struct error *err)
     return rc;
 }
 
+static int check_device(const struct config *c, struct error *err)
+{
+    bool cpu = strcmp(c->device, "cpu") == 0;
+    int index;
+
+    if (!card_parse(c->device, &index))
+        return error_set(err, ERR_CONFIG,
+                         "device is auto, cpu, cuda or cuda:N, not '%.40s'",
+                         c->device);
+    if (cpu && c->device_required)
+        return error_set(err, ERR_CONFIG,
+                         "device-required asks for a card, device = cpu for "
+                         "none");
+    if (cpu &&
+        (strcmp(c->precision, "f16") == 0 || strcmp(c->precision, "tf32") == 0))
+        return error_set(err, ERR_CONFIG,
+                         "precision %s is a card's: the processor computes in "
+                         "f32 or bf16",
+                         c->precision);
+    return 0;
+}
+
 int server_check(const struct config *c, struct error *err)
 {
     if (!store_id_valid(c->default_gallery))
@@ -86,7 +108,7 @@ int server_check(const struct config *c, struct error *err)
     if (!*c->tls_cert != !*c->tls_key)
         return error_set(err, ERR_CONFIG,
                          "tls-cert and tls-key go together: one is missing");
-    return 0;
+    return check_device(c, err);
 }
 
 /* A rate that the model has no threshold for would fail every request. */
@@ -184,9 +206,6 @@ int server_load_models(struct server *s, const struct config *c,
     struct device_options one = {.n_threads = 1};
     char id[65];
 
-    if (strcmp(c->device, "auto") != 0 && strcmp(c->device, "cpu") != 0)
-        return error_set(err, ERR_CONFIG, "device is auto or cpu, not '%.40s'",
-                         c->device);
     notify_status("loading models");
     s->device = backend_cpu.device_open(&all, err);
     if (!s->device)
@@ -211,6 +230,48 @@ int server_load_models(struct server *s, const struct config *c,
     s->detector =
         detector_new(s->detect_device, s->pnet, s->rnet, s->onet, err);
     return s->detector ? 0 : -1;
+}
+
+/* --- the card ----------------------------------------------------------- */
+
+int server_open_card(struct server *s, const struct config *c,
+                     struct error *err)
+{
+    const char *given = getenv("CACHE_DIRECTORY"); /* systemd */
+    bool usable = given && *given == '/' && !strchr(given, ':');
+    char cache[4096];
+    struct card_options opt = {
+        .device = c->device,
+        .plugin = c->device_plugin,
+        .memory_bytes = c->device_memory,
+        .tune = c->device_tune,
+        .required = c->device_required,
+        .timeout_ms = (int)c->device_timeout_ms,
+    };
+    struct card_status st;
+
+    notify_status("opening the card");
+    if (snprintf(cache, sizeof(cache), "%s/cuda",
+                 usable ? given : c->data_dir) < (int)sizeof(cache))
+        opt.cache_dir = cache;
+    s->card = card_new(&opt, err);
+    if (!s->card)
+        return -1;
+    card_status(s->card, &st);
+    if (c->device_required && st.state != CARD_UP)
+        return error_set(err, ERR_DEVICE, "device-required: %s", st.why);
+    return 0;
+}
+
+int server_check_card(struct server *s, const struct config *c,
+                      const struct serving *sv, struct error *err)
+{
+    struct error why = {0};
+
+    (void)s;
+    if (!c->device_required || runner_on_card(sv->runner, &why))
+        return 0;
+    return error_set(err, ERR_DEVICE, "device-required: %s", why.text);
 }
 
 /* The setting names another model than at the last start, or what was active

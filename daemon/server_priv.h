@@ -22,6 +22,13 @@ int server_load_keys(const struct config *c, bool on_loopback,
 /* Devices, files of models, detector. What was made stays in s on failure. */
 int server_load_models(struct server *s, const struct config *c,
                        struct error *err);
+/* The card, where the settings want one and there is one. ERR_DEVICE where it
+ * is required. After the database, which holds the data directory. */
+int server_open_card(struct server *s, const struct config *c,
+                     struct error *err);
+/* Does it run this model, where it is required? ERR_DEVICE. */
+int server_check_card(struct server *s, const struct config *c,
+                      const struct serving *sv, struct error *err);
 /* The id of the model that is to answer: the record's, or where the setting
  * `model` names another file than at the last start, the setting's. The
  * record then says so. */

@@ -22,12 +22,7 @@ struct servings {
 
 /* --- one ---------------------------------------------------------------- */
 
-static int run_embedder(void *ctx, const float *const *chips, int n, float *out,
-                        int *bad, struct error *err)
-{
-    return embedder_run(ctx, chips, n, out, bad, err);
-}
-
+/* The processor's arithmetic. What only a card has is left to the card. */
 static int choose_precision(const struct servings *set, bool bf16_ok,
                             enum precision *out, struct error *err)
 {
@@ -35,9 +30,9 @@ static int choose_precision(const struct servings *set, bool bf16_ok,
     const char *wanted = set->opt.config->precision;
 
     *out = PRECISION_F32;
-    if (strcmp(wanted, "f32") == 0)
-        return 0;
     if (strcmp(wanted, "bf16") == 0) {
+        if (!info->any_bf16 && card_usable(set->opt.card))
+            return 0;
         if (!info->any_bf16)
             return error_set(err, ERR_DEVICE,
                              "precision bf16: this processor (%s) has none",
@@ -47,11 +42,29 @@ static int choose_precision(const struct servings *set, bool bf16_ok,
                       "text=\"bf16 was asked for, but the model's check does "
                       "not hold in it\"");
         *out = PRECISION_BF16;
-        return 0;
-    }
-    if (info->fast_bf16 && bf16_ok)
+    } else if (strcmp(wanted, "auto") == 0 && info->fast_bf16 && bf16_ok) {
         *out = PRECISION_BF16;
+    }
     return 0;
+}
+
+/* In the arithmetic that the settings and the model's check give it. */
+static struct runner *new_runner(struct servings *set, const char *id,
+                                 struct runner_options *opt, struct error *err)
+{
+    const struct servings_options *o = &set->opt;
+    bool bf16_ok = false;
+    struct model *m = models_load(o->models, id, o->device, &bf16_ok, err);
+
+    if (!m)
+        return NULL;
+    if (choose_precision(set, bf16_ok, &opt->cpu_precision, err) != 0) {
+        model_free(m);
+        return NULL;
+    }
+    precision_parse(o->config->precision, &opt->card_precision);
+    opt->card = o->card;
+    return runner_new(opt, m, err);
 }
 
 struct warm {
@@ -115,10 +128,12 @@ static int start_batch(struct serving *sv, const struct config *c,
 {
     const struct contract *k = &sv->model->contract;
     struct batch_options opt = {
-        .run = run_embedder,
-        .ctx = sv->embedder,
+        .run = runner_run,
+        .room = runner_room,
+        .time_us = runner_time_us,
+        .ctx = sv->runner,
+        .n_workers = runner_most_slots(sv->runner),
         .dim = k->dim,
-        .batch_max = embedder_batch_max(sv->embedder),
         .max_faces = (int)c->queue_faces,
         .max_bytes = c->queue_bytes,
         .chip_bytes = 3 * (int64_t)k->width * k->height * (int)sizeof(float),
@@ -142,24 +157,22 @@ static void serving_free(struct serving *sv, bool store_closed)
         return; /* lost, as the store may still call it */
     }
     gallery_free(sv->gallery);
-    embedder_free(sv->embedder);
-    model_free(sv->model);
+    runner_free(sv->runner);
     free(sv);
 }
 
 static int load(struct serving *sv, const char *id, struct error *err)
 {
     const struct servings_options *o = &sv->set->opt;
-    bool bf16_ok = false;
+    struct runner_options opt = {.cpu = o->device,
+                                 .cpu_batch = (int)o->config->batch_max,
+                                 .card_batch =
+                                     (int)o->config->device_batch_max};
 
-    sv->model = models_load(o->models, id, o->device, &bf16_ok, err);
-    if (!sv->model ||
-        choose_precision(sv->set, bf16_ok, &sv->precision, err) != 0)
+    sv->runner = new_runner(sv->set, id, &opt, err);
+    if (!sv->runner)
         return -1;
-    sv->embedder = embedder_new(o->device, sv->model, (int)o->config->batch_max,
-                                sv->precision, err);
-    if (!sv->embedder)
-        return -1;
+    sv->model = runner_model(sv->runner);
     sv->gallery = gallery_new(sv->model->id, sv->model->contract.dim, err);
     if (!sv->gallery || gallery_load(sv->gallery, o->store, err) != 0 ||
         start_batch(sv, o->config, err) != 0 || warm_batch(sv, err) != 0)
@@ -266,16 +279,13 @@ void servings_activate(struct servings *set, struct serving *sv)
     pthread_mutex_unlock(&set->lock);
 }
 
-enum precision servings_precision(struct servings *set, const char *id)
+struct runner *servings_runner(struct servings *set, const char *id,
+                               struct device *dev, int most, struct error *err)
 {
-    enum precision found = PRECISION_F32;
+    struct runner_options opt = {
+        .cpu = dev, .cpu_batch = most, .card_batch = most};
 
-    pthread_mutex_lock(&set->lock);
-    for (struct serving *sv = set->all; sv; sv = sv->next)
-        if (strcmp(sv->model->id, id) == 0)
-            found = sv->precision;
-    pthread_mutex_unlock(&set->lock);
-    return found;
+    return new_runner(set, id, &opt, err);
 }
 
 /* New references are taken under the lock and from slots alone, so one that

@@ -13,15 +13,15 @@
 #include "core/face/embed.h"
 #include "daemon/batch.h"
 #include "daemon/models.h"
+#include "daemon/runner.h"
 #include "store/gallery.h"
 #include "store/store.h"
 
 struct servings; /* all that are loaded */
 
-struct serving { /* immutable while it is referred to */
-    struct model *model;
-    struct embedder *embedder; /* its inference worker's */
-    enum precision precision;
+struct serving {               /* immutable while it is referred to */
+    const struct model *model; /* the runner's */
+    struct runner *runner;
     struct batch *batch;
     struct gallery *gallery;   /* what the store holds of this model */
     atomic_bool gallery_stale; /* lacks a stored face: to be rebuilt */
@@ -40,8 +40,9 @@ enum serving_slot {
 };
 
 struct servings_options {
-    struct device *device;
+    struct device *device; /* the processor */
     const struct device_info *info;
+    struct card *card;
     const struct config *config; /* all borrowed */
     struct models *models;
     struct store *store;
@@ -56,7 +57,7 @@ void servings_close(struct servings *set);
 void servings_free(struct servings *set);
 
 /* Load a model and its gallery, and run one batch; one reference is the
- * caller's. Seconds; may block. As models_load, embedder_new, gallery_load. */
+ * caller's. Seconds; may block. As models_load, runner_new, gallery_load. */
 struct serving *serving_new(struct servings *set, const char *id,
                             struct error *err);
 void serving_put(struct serving *sv); /* NULL is fine; never blocks */
@@ -69,8 +70,11 @@ void servings_set(struct servings *set, enum serving_slot slot,
 /* sv becomes active and the active one previous; where sv was the target,
  * there is none any more. Never blocks. */
 void servings_activate(struct servings *set, struct serving *sv);
-/* The arithmetic of a model that is loaded, else PRECISION_F32. */
-enum precision servings_precision(struct servings *set, const char *id);
+/* A runner of a model that is, or may become, a serving: in its arithmetic,
+ * on dev and the card, for up to most faces at once. As models_load,
+ * runner_new. */
+struct runner *servings_runner(struct servings *set, const char *id,
+                               struct device *dev, int most, struct error *err);
 
 /* Free those that nobody refers to any more, rebuild stale galleries. May
  * block. Thread: main. */

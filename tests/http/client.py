@@ -77,7 +77,7 @@ def multipart(fields):
 class Daemon:
     """The real daemon on a loopback port of its own."""
 
-    def __init__(self, models, *args, data=None, ready=True):
+    def __init__(self, models, *args, data=None, ready=True, env=None):
         self.own_data = data is None
         self.data = data or tempfile.mkdtemp(prefix="facenetd-http-")
         self.log, self.port = [], None
@@ -86,7 +86,9 @@ class Daemon:
                 "--models", models, *args]
         if SLOW > 1 and "--deadline-ms" not in args:
             argv += ["--deadline-ms", str(10000 * SLOW)]
-        env = dict(os.environ)
+        if "--device" not in args:
+            argv += ["--device", "cpu"]  # the same on a machine with a card
+        env = dict(os.environ, **(env or {}))
         for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC"):
             env.pop(name, None)
         self.process = subprocess.Popen(argv, stderr=subprocess.PIPE,

@@ -5,7 +5,8 @@ usage: run.py [-v] [NAME-PART]...
 
 plain*: tiny networks with random weights, no data needed. demo*: the default models
 and demo pictures of models/. faces*: real weights
-and photos from FACENETD_DATA or ../shared/data; skipped without. jobs*: training
+and photos from FACENETD_DATA or ../shared/data; skipped without. card*: a card
+that is played, see tests/fake_gpu.c. jobs*: training
 jobs, with a trainer that only plays one. service*: as
 systemd runs it; skipped without systemd-socket-activate. Scenario
 files (*.json: a list of requests with the expected status and members of the
@@ -23,6 +24,7 @@ import traceback
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
+import cases_card  # noqa: E402
 import cases_demo  # noqa: E402
 import cases_faces  # noqa: E402
 import cases_jobs  # noqa: E402
@@ -93,8 +95,8 @@ def collect():
                 for row in json.load(f):
                     cases.append((file[:-5] + ": " + row["name"],
                                   lambda ctx, row=row: scenario(ctx, row)))
-    for module in (cases_plain, cases_models, cases_jobs, cases_train, cases_service,
-                   cases_demo, cases_faces):
+    for module in (cases_plain, cases_models, cases_card, cases_jobs, cases_train,
+                   cases_service, cases_demo, cases_faces):
         prefix = module.__name__[len("cases_"):]
         for name, fn in module.CASES:
             cases.append((prefix + ": " + name, fn))

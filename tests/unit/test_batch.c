@@ -1,4 +1,4 @@
-/* tests/unit/test_batch.c - the inference worker with a network that is a
+/* tests/unit/test_batch.c - the inference workers with a network that is a
  * function here: what shares a batch, what is refused, who is answered when
  * something fails. A gate holds the worker inside a run, so that nothing
  * depends on time. */
@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "daemon/batch.h"
 
@@ -27,7 +28,9 @@ struct fake {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool closed; /* the gate */
-    bool inside; /* a run waits at it */
+    int inside;  /* runs that wait at it */
+    int slots, faces;
+    int64_t face_us; /* that a run takes, as is told */
     int sizes[MAX_RUNS];
     int n_runs;
     int fail_runs;
@@ -40,11 +43,11 @@ static int fake_run(void *ctx, const float *const *chips, int n, float *out,
     int rc = 0;
 
     pthread_mutex_lock(&f->lock);
-    f->inside = true;
+    f->inside++;
     pthread_cond_broadcast(&f->changed);
     while (f->closed)
         pthread_cond_wait(&f->changed, &f->lock);
-    f->inside = false;
+    f->inside--;
     if (f->n_runs < MAX_RUNS)
         f->sizes[f->n_runs++] = n;
     if (f->fail_runs > 0) {
@@ -62,6 +65,22 @@ static int fake_run(void *ctx, const float *const *chips, int n, float *out,
     return rc;
 }
 
+static struct batch_room fake_room(void *ctx)
+{
+    struct fake *f = ctx;
+    struct batch_room room;
+
+    pthread_mutex_lock(&f->lock);
+    room = (struct batch_room){f->slots, f->faces};
+    pthread_mutex_unlock(&f->lock);
+    return room;
+}
+
+static int64_t fake_time(void *ctx, int n)
+{
+    return n * ((const struct fake *)ctx)->face_us;
+}
+
 static void gate(struct fake *f, bool closed)
 {
     pthread_mutex_lock(&f->lock);
@@ -70,10 +89,10 @@ static void gate(struct fake *f, bool closed)
     pthread_mutex_unlock(&f->lock);
 }
 
-static void wait_inside(struct fake *f)
+static void wait_inside(struct fake *f, int n)
 {
     pthread_mutex_lock(&f->lock);
-    while (!f->inside)
+    while (f->inside < n)
         pthread_cond_wait(&f->changed, &f->lock);
     pthread_mutex_unlock(&f->lock);
 }
@@ -141,14 +160,18 @@ static int setup(void **state)
 {
     struct fixture *x = calloc(1, sizeof(*x));
     struct batch_options opt = {.run = fake_run,
+                                .room = fake_room,
+                                .time_us = fake_time,
                                 .dim = DIM,
-                                .batch_max = 4,
+                                .n_workers = 2,
                                 .max_faces = 8,
                                 .max_bytes = 1000,
                                 .chip_bytes = 10};
 
     pthread_mutex_init(&x->fake.lock, NULL);
     pthread_cond_init(&x->fake.changed, NULL);
+    x->fake.slots = 1;
+    x->fake.faces = 4;
     opt.ctx = &x->fake;
     x->batch = batch_new(&opt, NULL);
     *state = x;
@@ -174,7 +197,7 @@ static void hold(struct fixture *x, struct ask *a)
     gate(&x->fake, true);
     ask_init(a, 100, 1);
     assert_int_equal(batch_push(x->batch, &a->group, NULL), 0);
-    wait_inside(&x->fake);
+    wait_inside(&x->fake, 1);
 }
 
 static void one_face_alone(void **state)
@@ -266,9 +289,9 @@ static void larger_than_the_bound(void **state)
 {
     struct fixture *x = *state;
     struct batch_options opt = {.run = fake_run,
+                                .room = fake_room,
                                 .ctx = &x->fake,
                                 .dim = DIM,
-                                .batch_max = 2,
                                 .max_faces = 3,
                                 .max_bytes = 20,
                                 .chip_bytes = 10};
@@ -277,10 +300,11 @@ static void larger_than_the_bound(void **state)
     struct error err;
 
     assert_non_null(b);
+    x->fake.faces = 2;
     gate(&x->fake, true);
     ask_init(&held, 0, 6);
     assert_int_equal(batch_push(b, &held.group, &err), 0);
-    wait_inside(&x->fake);
+    wait_inside(&x->fake, 1);
     ask_init(&more, 0, 2); /* 20 bytes: just fits */
     assert_int_equal(batch_push(b, &more.group, &err), 0);
     assert_true(batch_full(b));
@@ -383,6 +407,73 @@ static void close_answers_what_waits(void **state)
     x->batch = NULL;
 }
 
+/* With two slots two batches run at once, and no third; with one again, the
+ * second worker leaves what waits to the first. */
+static void two_slots(void **state)
+{
+    struct fixture *x = *state;
+    struct ask a[4];
+
+    x->fake.slots = 2;
+    gate(&x->fake, true);
+    for (int i = 0; i < 4; i++)
+        ask_init(&a[i], (float)(10 * i), 1);
+    assert_int_equal(batch_push(x->batch, &a[0].group, NULL), 0);
+    wait_inside(&x->fake, 1);
+    assert_int_equal(batch_push(x->batch, &a[1].group, NULL), 0);
+    wait_inside(&x->fake, 2);
+    assert_int_equal(batch_push(x->batch, &a[2].group, NULL), 0);
+    pthread_mutex_lock(&x->fake.lock);
+    x->fake.slots = 1;
+    pthread_mutex_unlock(&x->fake.lock);
+    assert_int_equal(batch_push(x->batch, &a[3].group, NULL), 0);
+    assert_int_equal(batch_waiting(x->batch), 2);
+    assert_true(batch_alive(x->batch, 60000));
+    assert_false(batch_alive(x->batch, 0));
+    gate(&x->fake, false);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(ask_wait(&a[i]), ERR_NONE);
+        check_rows(&a[i]);
+    }
+    assert_int_equal(a[2].group.batch_n, 2); /* together with a[3] */
+}
+
+static int64_t after_s(int64_t s)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (t.tv_sec + s) * 1000000;
+}
+
+/* Of four faces that wait, as many run as the first one's deadline allows;
+ * where it allows none, all. */
+static void deadline_bounds_a_batch(void **state)
+{
+    static const struct {
+        int64_t left_s;
+        int first; /* faces of the first batch */
+    } rows[] = {{100000, 4}, {10000, 2}, {4000, 1}, {1000, 4}};
+    struct fixture *x = *state;
+
+    x->fake.face_us = INT64_C(3000) * 1000000;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct ask held, a[4];
+
+        hold(x, &held);
+        for (int k = 0; k < 4; k++) {
+            ask_init(&a[k], (float)k, 1);
+            a[k].group.deadline_us = after_s(rows[i].left_s);
+            assert_int_equal(batch_push(x->batch, &a[k].group, NULL), 0);
+        }
+        gate(&x->fake, false);
+        for (int k = 0; k < 4; k++)
+            assert_int_equal(ask_wait(&a[k]), ERR_NONE);
+        assert_int_equal(a[0].group.batch_n, rows[i].first);
+        ask_wait(&held);
+    }
+}
+
 /* Four threads push; every group gets its own rows. */
 static void *pusher(void *arg)
 {
@@ -421,11 +512,18 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(one_face_alone),           TEST(groups_stay_whole),
-        TEST(large_group_runs_alone),   TEST(full_is_refused),
-        TEST(larger_than_the_bound),    TEST(late_and_gone_are_not_run),
-        TEST(bad_row_fails_its_group),  TEST(failed_batch_is_retried),
-        TEST(close_answers_what_waits), TEST(many_threads),
+        TEST(one_face_alone),
+        TEST(groups_stay_whole),
+        TEST(large_group_runs_alone),
+        TEST(full_is_refused),
+        TEST(larger_than_the_bound),
+        TEST(late_and_gone_are_not_run),
+        TEST(bad_row_fails_its_group),
+        TEST(failed_batch_is_retried),
+        TEST(close_answers_what_waits),
+        TEST(many_threads),
+        TEST(two_slots),
+        TEST(deadline_bounds_a_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

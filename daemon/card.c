@@ -1,0 +1,524 @@
+/* daemon/card.c - the life of the card: its keeper opens it, loads networks,
+ * closes what was lost and tries again, one thing at a time and without the
+ * lock. What a table's function may not do to us is to hang us: see card.h. */
+#include "daemon/card.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/engine/plugin.h"
+#include "daemon/card_priv.h"
+#include "daemon/log.h"
+
+enum {
+    BACKOFF_FIRST_S = 1,
+    BACKOFF_MOST_S = 300,
+    STEADY_S = 60, /* up for this long, a loss begins the back-off anew */
+    IDLE_S = 3600
+};
+#define SECOND INT64_C(1000000)
+
+int64_t card_now_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * SECOND + t.tv_nsec / 1000;
+}
+
+bool card_wait(struct card *c, int64_t until_us)
+{
+    struct timespec t = {.tv_sec = until_us / SECOND,
+                         .tv_nsec = until_us % SECOND * 1000};
+
+    return pthread_cond_timedwait(&c->changed, &c->lock, &t) == 0;
+}
+
+const char *card_state_name(enum card_state s)
+{
+    static const char *const names[] = {[CARD_OFF] = "off",
+                                        [CARD_NONE] = "none",
+                                        [CARD_UP] = "up",
+                                        [CARD_DOWN] = "down",
+                                        [CARD_HUNG] = "hung"};
+    return names[s];
+}
+
+bool card_parse(const char *device, int *index)
+{
+    const char *p = device;
+
+    *index = 0;
+    if (strcmp(p, "auto") == 0 || strcmp(p, "cpu") == 0 ||
+        strcmp(p, "cuda") == 0)
+        return true;
+    if (strncmp(p, "cuda:", 5) != 0)
+        return false;
+    for (p += 5; *p >= '0' && *p <= '9' && p - device < 8; p++)
+        *index = 10 * *index + (*p - '0');
+    return *p == '\0' && p > device + 5;
+}
+
+/* --- what becomes of it --------------------------------------------------- */
+
+static void tell(const struct card *c)
+{
+    char why[512], name[128];
+    int64_t left = c->retry_us - card_now_us();
+
+    log_quote(c->why.text, why, sizeof(why));
+    if (c->state == CARD_UP)
+        log_event(LOG_LEVEL_INFO, "device",
+                  "card=up backend=%s name=%s index=%d bytes_total=%zu",
+                  c->backend->name, log_quote(c->info.name, name, sizeof(name)),
+                  c->index, c->info.bytes_total);
+    else if (c->state == CARD_DOWN && c->retry_us > 0)
+        log_event(LOG_LEVEL_ERROR, "device",
+                  "card=down retry_s=%lld why=%s "
+                  "text=\"the processor answers\"",
+                  (long long)((left + SECOND - 1) / SECOND), why);
+    else if (c->state == CARD_OFF || c->state == CARD_NONE)
+        log_event(LOG_LEVEL_INFO, "device",
+                  "card=%s why=%s text=\"the processor answers\"",
+                  card_state_name(c->state), why);
+    else
+        log_event(LOG_LEVEL_ERROR, "device",
+                  "card=%s why=%s text=\"the processor answers, until a "
+                  "restart\"",
+                  card_state_name(c->state), why);
+}
+
+/* Try again, later each time. Holds the lock. */
+static void back_off(struct card *c)
+{
+    int64_t now = card_now_us();
+
+    if (c->up_us > 0 && now - c->up_us > STEADY_S * SECOND)
+        c->backoff_us = 0;
+    c->backoff_us =
+        c->backoff_us == 0 ? BACKOFF_FIRST_S * SECOND : 2 * c->backoff_us;
+    if (c->backoff_us > BACKOFF_MOST_S * SECOND)
+        c->backoff_us = BACKOFF_MOST_S * SECOND;
+    c->retry_us = c->opt.required ? 0 : now + c->backoff_us;
+}
+
+void card_lose(struct card *c, const struct error *err, bool hung)
+{
+    if (c->hung || (c->lost && !hung))
+        return; /* is known */
+    c->lost = true;
+    c->hung = hung;
+    c->n_lost++;
+    c->why = *err;
+    for (struct card_net *net = c->nets; net; net = net->next) {
+        atomic_store(&net->n_ready, 0);
+        net->settled = true;
+        net->why = *err;
+    }
+    back_off(c);
+    c->state = hung ? CARD_HUNG : CARD_DOWN;
+    tell(c);
+    pthread_cond_broadcast(&c->changed);
+}
+
+/* Holds the lock, but not while it opens. */
+static void try_open(struct card *c)
+{
+    struct device_options opt = {
+        .index = c->index,
+        .memory_bytes = (size_t)c->opt.memory_bytes,
+        .cache_dir = c->opt.cache_dir,
+        .tune = c->opt.tune,
+    };
+    struct device_info info = {0};
+    struct error err = {0};
+    struct device *device;
+
+    pthread_mutex_unlock(&c->lock);
+    device = c->backend->device_open(&opt, &err);
+    if (device)
+        c->backend->device_describe(device, &info);
+    pthread_mutex_lock(&c->lock);
+    c->device = device;
+    if (device) {
+        c->info = info;
+        c->state = CARD_UP;
+        c->up_us = card_now_us();
+        c->n_opened++;
+        c->retry_us = 0;
+        for (struct card_net *net = c->nets; net; net = net->next)
+            net->retry_us = net->backoff_us = 0;
+    } else {
+        c->why = err;
+        /* auto takes a card that is there when it starts */
+        c->state = c->tried || strcmp(c->opt.device, "auto") != 0 ? CARD_DOWN
+                                                                  : CARD_NONE;
+        back_off(c);
+    }
+    c->tried = true;
+    tell(c);
+    pthread_cond_broadcast(&c->changed);
+}
+
+/* --- the keeper ----------------------------------------------------------- */
+
+/* Free what was lost, and close it. Holds the lock. True: something was. */
+static bool clear_lost(struct card *c)
+{
+    struct device *device = c->device;
+
+    for (struct card_net *net = c->nets; net; net = net->next) {
+        if (net->n_taken > 0)
+            return false; /* whoever runs it says when it is back */
+        if (net->n_slots > 0) {
+            card_net_strip(net);
+            return true;
+        }
+    }
+    c->device = NULL;
+    pthread_mutex_unlock(&c->lock);
+    c->backend->device_close(device);
+    pthread_mutex_lock(&c->lock);
+    c->lost = false;
+    return true;
+}
+
+/* Is it the card, or what was asked of it? Run a net that is loaded, which says
+ * so where the card is lost. */
+static void probe(struct card_net *net)
+{
+    const struct contract *k = &net->model->contract;
+    float *chip = tensor_alloc(3 * (size_t)k->width * (size_t)k->height);
+    float *out = calloc((size_t)k->dim, sizeof(*out));
+    const float *const chips[1] = {chip};
+    int bad;
+
+    if (chip && out)
+        card_net_run(net, chips, 1, out, &bad, NULL);
+    free(chip);
+    free(out);
+}
+
+/* Of a net that is not loaded; what failed is tried again, later each time. */
+static void build(struct card *c, struct card_net *net)
+{
+    struct device_info info = c->info;
+    struct error err = {0};
+    char text[512];
+    struct card_net *other;
+    int rc;
+
+    pthread_mutex_unlock(&c->lock);
+    rc = card_net_build(net, c->device, &info, &err);
+    if (rc == 0)
+        c->backend->device_describe(c->device, &info);
+    pthread_mutex_lock(&c->lock);
+    net->settled = true;
+    pthread_cond_broadcast(&c->changed);
+    if (c->lost) /* meanwhile, by another's run */
+        return;
+    if (rc == 0) {
+        c->info = info;
+        net->why = (struct error){0};
+        net->backoff_us = 0;
+        atomic_store(&net->n_ready, net->n_slots);
+        log_event(LOG_LEVEL_INFO, "device",
+                  "model=%s precision=%s slots=%d bytes_used=%zu",
+                  net->model->id, precision_name(net->precision), net->n_slots,
+                  info.bytes_used);
+        return;
+    }
+    net->why = err;
+    net->backoff_us =
+        net->backoff_us == 0 ? BACKOFF_FIRST_S * SECOND : 2 * net->backoff_us;
+    if (net->backoff_us > BACKOFF_MOST_S * SECOND)
+        net->backoff_us = BACKOFF_MOST_S * SECOND;
+    net->retry_us = card_now_us() + net->backoff_us;
+    log_event(LOG_LEVEL_WARN, "device",
+              "model=%s why=%s text=\"not on the card: the processor answers\"",
+              net->model->id, log_quote(err.text, text, sizeof(text)));
+    if (err.code != ERR_DEVICE)
+        return;
+    other = c->nets;
+    while (other && atomic_load(&other->n_ready) == 0)
+        other = other->next;
+    if (!other) {
+        card_lose(c, &err, false);
+        return;
+    }
+    pthread_mutex_unlock(&c->lock);
+    probe(other); /* only the keeper, which this is, frees it */
+    pthread_mutex_lock(&c->lock);
+}
+
+/* Nobody runs it any more: free it, unless the card may still write there. */
+static void release(struct card *c, struct card_net *net)
+{
+    struct card_net **at = &c->nets;
+
+    if (net->n_slots > 0 && !c->hung)
+        card_net_strip(net);
+    while (*at != net)
+        at = &(*at)->next;
+    *at = net->next;
+    model_free(net->leaving);
+    if (c->hung) { /* with its slots */
+        net->next = c->left_behind;
+        c->left_behind = net;
+    } else {
+        free(net);
+    }
+}
+
+/* One thing that is due; false: nothing is, until *next_us. Holds the lock. */
+static bool step(struct card *c, int64_t *next_us)
+{
+    int64_t now = card_now_us();
+
+    *next_us = now + IDLE_S * SECOND;
+    for (struct card_net *net = c->nets; net; net = net->next)
+        if (net->leaving && (net->n_taken == 0 || c->hung)) {
+            release(c, net);
+            return true;
+        }
+    if (c->hung || c->stop)
+        return false;
+    if (c->lost)
+        return clear_lost(c);
+    if (!c->device) {
+        bool again = !c->tried || (c->state == CARD_DOWN && c->retry_us > 0);
+        if (again && now >= c->retry_us) {
+            try_open(c);
+            return true;
+        }
+        if (again)
+            *next_us = c->retry_us;
+        return false;
+    }
+    for (struct card_net *net = c->nets; net; net = net->next) {
+        if (net->n_slots > 0 || net->leaving)
+            continue;
+        if (now >= net->retry_us) {
+            build(c, net);
+            return true;
+        }
+        if (net->retry_us < *next_us)
+            *next_us = net->retry_us;
+    }
+    return false;
+}
+
+static void *keep(void *arg)
+{
+    struct card *c = arg;
+    int64_t next_us;
+
+    pthread_mutex_lock(&c->lock);
+    while (!c->stop || c->nets)
+        if (!step(c, &next_us) && (!c->stop || c->nets))
+            card_wait(c, next_us);
+    if (c->device && !c->hung) {
+        struct device *device = c->device;
+        c->device = NULL;
+        pthread_mutex_unlock(&c->lock);
+        c->backend->device_close(device);
+        pthread_mutex_lock(&c->lock);
+    }
+    c->ended = true;
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->lock);
+    return NULL;
+}
+
+/* --- the object ----------------------------------------------------------- */
+
+static void card_free(struct card *c)
+{
+    pthread_cond_destroy(&c->changed);
+    pthread_mutex_destroy(&c->lock);
+    free((char *)c->opt.device);
+    free((char *)c->opt.plugin);
+    free((char *)c->opt.cache_dir);
+    free(c);
+}
+
+/* The plugin beside this program, in the build tree beside the link to it,
+ * else where it is installed. */
+static char *default_plugin(void)
+{
+    static const char name[] = "facenetd-cuda.so";
+    char path[4096], *slash;
+    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - sizeof(name));
+
+    if (n > 0)
+        path[n] = '\0';
+    for (int up = 0; n > 0 && up < 2; up++) {
+        slash = strrchr(path, '/');
+        if (!slash || (up > 0 && !strstr(path, "/build/")))
+            break;
+        strcpy(slash + 1, name);
+        if (access(path, F_OK) == 0)
+            return strdup(path);
+        *slash = '\0';
+    }
+    return strdup(PREFIX "/lib/facenetd/facenetd-cuda.so");
+}
+
+int64_t card_load_until_us(const struct card *c)
+{
+    return card_now_us() + CARD_LOAD_TIMES * (int64_t)c->opt.timeout_ms * 1000;
+}
+
+/* Of tuned plans, as an absolute path; ours alone, as they hold code. Where it
+ * cannot be had, none are kept. */
+static void make_cache(struct card *c)
+{
+    char *real = NULL;
+    struct stat st;
+
+    if (c->opt.cache_dir &&
+        (mkdir(c->opt.cache_dir, 0700) == 0 || errno == EEXIST))
+        real = realpath(c->opt.cache_dir, NULL);
+    if (real && (stat(real, &st) != 0 || !S_ISDIR(st.st_mode) ||
+                 st.st_uid != geteuid() || (st.st_mode & 0022) != 0)) {
+        free(real);
+        real = NULL;
+    }
+    free((char *)c->opt.cache_dir);
+    c->opt.cache_dir = real;
+}
+
+/* Open the plugin and start the keeper, or say why there is no card. */
+static int start(struct card *c, struct error *err)
+{
+    int64_t until;
+
+    if (strcmp(c->opt.device, "cpu") == 0) {
+        c->state = CARD_OFF;
+        error_set(&c->why, ERR_DEVICE, "the setting device is cpu");
+        return 0;
+    }
+    c->state = CARD_NONE;
+    c->backend = plugin_open(c->opt.plugin, &c->why);
+    if (!c->backend)
+        return 0;
+    make_cache(c);
+    if (pthread_create(&c->keeper, NULL, keep, c) != 0)
+        return error_set(err, ERR_NOMEM, "cannot start the card's thread");
+    c->started = true;
+    until = card_load_until_us(c);
+    pthread_mutex_lock(&c->lock);
+    while (!c->tried && card_wait(c, until))
+        ;
+    if (!c->tried) { /* the keeper goes on */
+        c->state = CARD_DOWN;
+        error_set(&c->why, ERR_DEVICE,
+                  "opening the card takes longer than %d ms",
+                  CARD_LOAD_TIMES * c->opt.timeout_ms);
+        tell(c);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return 0;
+}
+
+struct card *card_new(const struct card_options *opt, struct error *err)
+{
+    struct card *c = calloc(1, sizeof(*c));
+    pthread_condattr_t monotonic;
+
+    if (!c)
+        return error_null(err, ERR_NOMEM, "no memory for the card");
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pthread_mutex_init(&c->lock, NULL);
+    c->opt = *opt;
+    c->opt.device = strdup(opt->device);
+    c->opt.plugin = *opt->plugin ? strdup(opt->plugin) : default_plugin();
+    c->opt.cache_dir = opt->cache_dir ? strdup(opt->cache_dir) : NULL;
+    if (!c->opt.device || !c->opt.plugin) {
+        error_set(err, ERR_NOMEM, "no memory for the card");
+    } else if (!card_parse(opt->device, &c->index)) {
+        error_set(err, ERR_CONFIG,
+                  "device '%.40s' is none: auto, cpu, cuda or cuda:N",
+                  opt->device);
+    } else if (start(c, err) == 0) {
+        if (!c->started)
+            tell(c);
+        return c;
+    }
+    card_free(c);
+    return NULL;
+}
+
+bool card_close(struct card *c)
+{
+    bool ended;
+
+    if (!c)
+        return true;
+    if (c->started) {
+        int64_t until = card_now_us() + 2 * (int64_t)c->opt.timeout_ms * 1000;
+        pthread_mutex_lock(&c->lock);
+        c->stop = true;
+        pthread_cond_broadcast(&c->changed);
+        while (!c->ended && card_wait(c, until))
+            ;
+        ended = c->ended && !c->hung;
+        pthread_mutex_unlock(&c->lock);
+        if (!ended) {
+            pthread_detach(c->keeper);
+            return false;
+        }
+        pthread_join(c->keeper, NULL);
+    }
+    card_free(c);
+    return true;
+}
+
+void card_status(struct card *c, struct card_status *out)
+{
+    int64_t left;
+
+    memset(out, 0, sizeof(*out));
+    pthread_mutex_lock(&c->lock);
+    left = c->retry_us - card_now_us();
+    out->state = c->state;
+    snprintf(out->setting, sizeof(out->setting), "%s", c->opt.device);
+    out->index = c->index;
+    if (c->backend)
+        snprintf(out->backend, sizeof(out->backend), "%s", c->backend->name);
+    memcpy(out->name, c->info.name, sizeof(out->name));
+    memcpy(out->why, c->why.text, sizeof(out->why));
+    out->n_opened = c->n_opened;
+    out->n_lost = c->n_lost;
+    if (c->state == CARD_DOWN && c->retry_us > 0)
+        out->retry_s = left > 0 ? (left + SECOND - 1) / SECOND : 1;
+    if (c->state == CARD_UP) {
+        out->bytes_used = (int64_t)c->info.bytes_used;
+        out->bytes_total = (int64_t)c->info.bytes_total;
+    }
+    pthread_mutex_unlock(&c->lock);
+    out->n_failovers = atomic_load(&c->n_failovers);
+}
+
+bool card_usable(struct card *c)
+{
+    bool usable;
+
+    pthread_mutex_lock(&c->lock);
+    usable = c->state == CARD_UP || c->state == CARD_DOWN;
+    pthread_mutex_unlock(&c->lock);
+    return usable;
+}
+
+void card_failover(struct card *c)
+{
+    atomic_fetch_add(&c->n_failovers, 1);
+}

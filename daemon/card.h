@@ -1,0 +1,92 @@
+/* daemon/card.h - the card beside the processor, where there is one.
+ * Opened through its plugin, lost, tried again, given up. Everything that is
+ * asked of it is asked on threads of its own: the keeper opens it and loads
+ * networks, a thread for each slot of a network runs it. So no thread of a
+ * request ever waits for a card that does not answer: it stops waiting, the
+ * processor answers, and what the card held is left alone.
+ * There is always one struct card; it may stand for none. Thread: any, except
+ * where it is said. */
+#ifndef DAEMON_CARD_H
+#define DAEMON_CARD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/face/embed.h"
+
+struct card;
+struct card_net; /* a model's networks on it */
+
+enum card_state {
+    CARD_OFF,  /* the setting device is cpu */
+    CARD_NONE, /* none can be had; it is not tried again */
+    CARD_UP,
+    CARD_DOWN, /* lost, or asked for and not there: tried again */
+    CARD_HUNG  /* did not answer: left alone until a restart */
+};
+
+struct card_options {
+    const char *device;    /* setting: auto, cpu, cuda or cuda:N; borrowed */
+    const char *plugin;    /* "": beside the daemon, else PREFIX/lib/facenetd */
+    const char *cache_dir; /* of tuned plans, made where needed, or NULL */
+    int64_t memory_bytes;  /* that it may take; 0: no bound */
+    bool tune;
+    bool required;  /* lost: not tried again */
+    int timeout_ms; /* of a run; loading may take CARD_LOAD_TIMES as long
+                       before nobody waits for it */
+};
+
+enum {
+    CARD_LOAD_TIMES = 30,
+    CARD_SLOTS = 2
+};
+
+struct card_status {
+    enum card_state state;
+    char setting[16]; /* "auto", "cuda:1" */
+    int index;        /* of the card */
+    char backend[16]; /* "cuda"; "": the plugin was not opened */
+    char name[64];    /* of the card; "": never opened */
+    char why[240];    /* why it is not used, or was last lost; "" */
+    int64_t n_opened, n_lost;
+    int64_t n_failovers; /* batches that the processor ran in its place */
+    int64_t retry_s;     /* until it is tried again; 0 */
+    int64_t bytes_used, bytes_total; /* when a network was last loaded */
+};
+
+const char *card_state_name(enum card_state s); /* "up" */
+/* Is it auto, cpu, cuda or cuda:N? *index: N, else 0. */
+bool card_parse(const char *device, int *index);
+
+/* Waits until the card was tried. ERR_NOMEM, ERR_CONFIG. Thread: main. */
+struct card *card_new(const struct card_options *opt, struct error *err);
+/* After its networks. False: it does not answer, and threads of it are left
+ * behind: the process must end without exit handlers. NULL is fine. Thread:
+ * main. */
+bool card_close(struct card *c);
+void card_status(struct card *c, struct card_status *out);
+/* Worth waiting for, or trying? Else nothing of it will ever be used. */
+bool card_usable(struct card *c);
+/* The processor ran a batch in its place. */
+void card_failover(struct card *c);
+
+/* A model on the card, from now until freed and whenever the card is there;
+ * waits for it while the card is up. Borrows m until freed. ERR_NOMEM. */
+struct card_net *card_net_new(struct card *c, const struct model *m,
+                              int batch_max, enum precision precision,
+                              struct error *err);
+/* Nobody runs it any more. Never blocks: the keeper frees it, and the model,
+ * which it may be reading. */
+void card_net_free(struct card_net *net, struct model *take_model);
+/* Runs that it takes at once; 0: it is not ready. Never blocks. */
+int card_net_slots(struct card_net *net);
+/* As embedder_run. 1: it is not ready, or every slot is taken; -1: it failed,
+ * and err says how; where that is the card's end, it is seen to. */
+int card_net_run(struct card_net *net, const float *const *chips, int n,
+                 float *out, int *bad, struct error *err);
+int64_t card_net_time_us(struct card_net *net, int n); /* 0: unknown */
+enum precision card_net_precision(struct card_net *net);
+/* Why it is not ready; "" where nothing is known. */
+void card_net_why(struct card_net *net, struct error *out);
+
+#endif

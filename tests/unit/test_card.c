@@ -1,0 +1,528 @@
+/* tests/unit/test_card.c - the card's life, with the card that is played
+ * (tests/fake_gpu.c) and a tiny network: whatever it does, a batch gets the
+ * processor's numbers, and what it holds is freed in order (else it aborts). */
+#include "daemon/card.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <pthread.h>
+
+#include "daemon/log.h"
+#include "daemon/runner.h"
+
+enum {
+    SIDE = 4,
+    PIXELS = 3 * SIDE * SIDE,
+    DIM = 2,
+    SLOW_MS = 100000 /* a run may take this long before it hangs */
+};
+
+static char dir[] = "/tmp/facenetd-card-XXXXXX";
+static char control[256], fake[4096];
+static struct device *cpu;
+static struct card *left; /* behind; for whoever looks for leaks */
+
+static void tell(const char *words)
+{
+    char path[300];
+    FILE *f;
+
+    snprintf(path, sizeof(path), "%s.new", control);
+    f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(words, f);
+    fclose(f);
+    assert_int_equal(rename(path, control), 0);
+}
+
+static int seen(const char *what)
+{
+    char path[300], word[32];
+    int value, found = 0;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "%s.seen", control);
+    f = fopen(path, "r");
+    while (f && fscanf(f, "%31s %d", word, &value) == 2)
+        if (strcmp(word, what) == 0)
+            found = value;
+    if (f)
+        fclose(f);
+    return found;
+}
+
+/* y0, y1: sums of the red and the green plane. */
+static struct model *tiny(void)
+{
+    struct error err = {0};
+    struct shape shape = shape_of(2, DIM, PIXELS, 0, 0);
+    struct op flat = {.type = OP_RESHAPE}, gemm = {.type = OP_GEMM};
+    struct model *m = calloc(1, sizeof(*m));
+    float *w = calloc(DIM * PIXELS, sizeof(float)), row[DIM], *chip;
+    const float *chips[1];
+    struct embedder *e;
+    int in, x, y;
+
+    for (int i = 0; i < SIDE * SIDE; i++) {
+        w[i] = 1;
+        w[PIXELS + SIDE * SIDE + i] = 1;
+    }
+    m->graph = graph_new(&err);
+    in = graph_add_input(m->graph, "data", 3, SIDE, SIDE, &err);
+    flat.u.reshape.to = shape_of(2, 0, -1, 0, 0);
+    x = graph_add_node(m->graph, "flat", &flat, &in, 1, "flat", &err);
+    y = graph_add_weight(m->graph, "w", &shape, w, &err);
+    y = graph_add_node(m->graph, "dense", &gemm, (int[]){x, y}, 2, "out", &err);
+    if (y < 0 || graph_add_output(m->graph, y, &err) < 0)
+        fail_msg("%s", err.text);
+    m->contract = (struct contract){.crop = CROP_ARCFACE,
+                                    .scale = SCALE_NONE,
+                                    .width = SIDE,
+                                    .height = SIDE,
+                                    .dim = DIM,
+                                    .n_golden = DIM};
+    m->contract.golden = calloc(DIM, sizeof(float));
+    chip = model_golden(m, row, &err);
+    e = embedder_new(cpu, m, 1, PRECISION_F32, &err);
+    chips[0] = chip;
+    assert_non_null(e);
+    assert_int_equal(embedder_run(e, chips, 1, m->contract.golden, NULL, &err),
+                     0);
+    embedder_free(e);
+    free(chip);
+    strcpy(m->id, "tiny");
+    return m;
+}
+
+struct fixture {
+    struct card *card;
+    struct runner *runner;
+    struct card_status st;
+};
+
+static struct card *open_card(const char *device, int timeout_ms, bool required)
+{
+    struct card_options opt = {.device = device,
+                               .plugin = fake,
+                               .timeout_ms = timeout_ms,
+                               .required = required};
+    struct error err = {0};
+    struct card *c = card_new(&opt, &err);
+
+    if (!c)
+        fail_msg("%s", err.text);
+    return c;
+}
+
+static struct runner *open_runner(struct card *c, enum precision p)
+{
+    struct runner_options opt = {.cpu = cpu,
+                                 .cpu_precision = PRECISION_F32,
+                                 .cpu_batch = 4,
+                                 .card = c,
+                                 .card_precision = p,
+                                 .card_batch = 8};
+    struct error err = {0};
+    struct runner *r = runner_new(&opt, tiny(), &err);
+
+    if (!r)
+        fail_msg("%s", err.text);
+    return r;
+}
+
+static struct fixture open_both(const char *words, const char *device,
+                                int timeout_ms)
+{
+    struct fixture x;
+
+    tell(words);
+    x.card = open_card(device, timeout_ms, false);
+    x.runner = open_runner(x.card, PRECISION_F32);
+    card_status(x.card, &x.st);
+    return x;
+}
+
+static void close_both(struct fixture *x)
+{
+    runner_free(x->runner);
+    assert_true(card_close(x->card));
+}
+
+/* n faces, well answered. */
+static void run_good(struct runner *r, int n)
+{
+    float chips[16][PIXELS], out[16 * DIM];
+    const float *at[16];
+    struct error err = {0};
+    int bad = -1;
+
+    for (int i = 0; i < 16; i++) {
+        for (int p = 0; p < PIXELS; p++)
+            chips[i][p] = (float)(p < SIDE * SIDE ? i + 1 : 1);
+        at[i] = chips[i];
+    }
+    if (runner_run(r, at, n, out, &bad, &err) != 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(bad, 0);
+    for (int i = 0; i < n; i++) {
+        float len = sqrtf((float)((i + 1) * (i + 1) + 1));
+        assert_true(fabsf(out[2 * i] - (float)(i + 1) / len) < 1e-5f);
+        assert_true(fabsf(out[2 * i + 1] - 1 / len) < 1e-5f);
+    }
+}
+
+static void wait_state(struct fixture *x, enum card_state state)
+{
+    struct timespec ms = {.tv_nsec = 1000000};
+
+    for (;;) {
+        card_status(x->card, &x->st);
+        if (x->st.state == state)
+            return;
+        nanosleep(&ms, NULL);
+    }
+}
+
+static void wait_on_card(struct fixture *x)
+{
+    struct timespec ms = {.tv_nsec = 1000000};
+
+    while (!runner_on_card(x->runner, NULL))
+        nanosleep(&ms, NULL);
+    card_status(x->card, &x->st);
+}
+
+static void test_up(void **state)
+{
+    struct fixture x = open_both("", "auto", SLOW_MS);
+    struct batch_room room = runner_room(x.runner);
+
+    (void)state;
+    assert_int_equal(x.st.state, CARD_UP);
+    assert_string_equal(x.st.backend, "cuda");
+    assert_true(x.st.bytes_used > 0 && x.st.bytes_used < x.st.bytes_total);
+    assert_true(runner_on_card(x.runner, NULL));
+    assert_int_equal(runner_precision(x.runner), PRECISION_F32);
+    assert_int_equal(room.slots, 2);
+    assert_int_equal(room.faces, 8);
+    assert_int_equal(runner_most_slots(x.runner), 2);
+    assert_true(runner_time_us(x.runner, 8) > 0); /* measured when loaded */
+    for (int n = 1; n <= 16; n++)
+        run_good(x.runner, n);
+    card_status(x.card, &x.st);
+    assert_int_equal(x.st.n_failovers, 0);
+    close_both(&x);
+}
+
+static void test_none(void **state)
+{
+    static const struct {
+        const char *words, *device;
+        enum card_state state;
+        const char *why;
+    } rows[] = {{"absent", "auto", CARD_NONE, "there is no card 0"},
+                {"absent", "cuda:3", CARD_DOWN, "there is no card 3"},
+                {"", "cpu", CARD_OFF, "the setting device is cpu"}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fixture x = open_both(rows[i].words, rows[i].device, SLOW_MS);
+        assert_int_equal(x.st.state, rows[i].state);
+        assert_string_equal(x.st.setting, rows[i].device);
+        assert_non_null(strstr(x.st.why, rows[i].why));
+        assert_false(runner_on_card(x.runner, NULL));
+        assert_int_equal(runner_room(x.runner).slots, 1);
+        assert_int_equal(runner_room(x.runner).faces, 4);
+        run_good(x.runner, 9);
+        tell("");
+        if (rows[i].state == CARD_DOWN) {
+            wait_on_card(&x);
+            run_good(x.runner, 9);
+        }
+        close_both(&x);
+    }
+}
+
+static void test_names(void **state)
+{
+    static const char *const bad[] = {
+        "",           "gpu", "cuda:", "cuda:x", "cuda:1x",
+        "cuda:12345", "CPU", "cuda1", "cuda:-1"};
+    int index = 7;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_false(card_parse(bad[i], &index));
+    assert_true(card_parse("auto", &index) && index == 0);
+    assert_true(card_parse("cpu", &index) && index == 0);
+    assert_true(card_parse("cuda", &index) && index == 0);
+    assert_true(card_parse("cuda:0", &index) && index == 0);
+    assert_true(card_parse("cuda:15", &index) && index == 15);
+}
+
+static void test_lost_and_back(void **state)
+{
+    struct fixture x = open_both("", "cuda", SLOW_MS);
+    int opened = seen("opened");
+
+    (void)state;
+    tell("lost");
+    run_good(x.runner, 5);
+    card_status(x.card, &x.st);
+    assert_int_equal(x.st.state, CARD_DOWN);
+    assert_int_equal(x.st.n_lost, 1);
+    assert_int_equal(x.st.n_failovers, 1);
+    assert_true(x.st.retry_s >= 1);
+    assert_non_null(strstr(x.st.why, "fell off the bus"));
+    run_good(x.runner, 5); /* not tried on it: no failover */
+    tell("");
+    wait_on_card(&x);
+    run_good(x.runner, 5);
+    card_status(x.card, &x.st);
+    assert_int_equal(x.st.n_failovers, 1);
+    assert_int_equal(x.st.n_opened, 2);
+    assert_int_equal(seen("opened"), opened + 1);
+    close_both(&x);
+}
+
+/* A model that comes and one that goes while it is down. */
+static void test_models_while_down(void **state)
+{
+    struct fixture x = open_both("", "cuda", SLOW_MS);
+    struct runner *old = x.runner;
+
+    (void)state;
+    tell("lost absent");
+    run_good(old, 3);
+    x.runner = open_runner(x.card, PRECISION_F32);
+    assert_false(runner_on_card(x.runner, NULL));
+    run_good(x.runner, 3);
+    runner_free(old);
+    tell("");
+    wait_on_card(&x);
+    run_good(x.runner, 3);
+    old = x.runner; /* and while it is up */
+    x.runner = open_runner(x.card, PRECISION_F32);
+    assert_true(runner_on_card(x.runner, NULL));
+    run_good(old, 3);
+    run_good(x.runner, 3);
+    runner_free(old);
+    run_good(x.runner, 3);
+    close_both(&x);
+}
+
+/* That a card is lost shows when a model is loaded, too. */
+static void test_lost_while_loading(void **state)
+{
+    struct fixture x = open_both("", "cuda", SLOW_MS);
+    struct runner *more;
+
+    (void)state;
+    tell("lost");
+    more = open_runner(x.card, PRECISION_F32);
+    wait_state(&x, CARD_DOWN);
+    assert_int_equal(x.st.n_lost, 1);
+    run_good(x.runner, 3);
+    run_good(more, 3);
+    tell("");
+    wait_on_card(&x);
+    run_good(x.runner, 3);
+    /* refused for what was asked, with another one loaded: not lost */
+    runner_free(more);
+    more = open_runner(x.card, PRECISION_TF32);
+    assert_false(runner_on_card(more, NULL));
+    assert_true(runner_on_card(x.runner, NULL));
+    run_good(more, 3);
+    runner_free(more);
+    close_both(&x);
+}
+
+static void test_refused(void **state)
+{
+    static const struct {
+        const char *words, *why;
+    } rows[] = {{"memory", "no memory on the card"},
+                {"plans=4", "no memory on the card for 8 faces"},
+                {"wrong", "does not hold on the card in f32"}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fixture x = open_both(rows[i].words, "cuda", SLOW_MS);
+        struct error why = {0};
+        assert_int_equal(x.st.state, CARD_UP);
+        assert_false(runner_on_card(x.runner, &why));
+        if (!strstr(why.text, rows[i].why))
+            fail_msg("%s: %s", rows[i].words, why.text);
+        run_good(x.runner, 7);
+        tell("");
+        wait_on_card(&x);
+        run_good(x.runner, 7);
+        assert_int_equal(x.st.n_lost, 0);
+        close_both(&x);
+    }
+}
+
+static void test_precisions(void **state)
+{
+    struct fixture x;
+
+    (void)state;
+    tell("f16");
+    x.card = open_card("cuda", SLOW_MS, false);
+    x.runner = open_runner(x.card, PRECISION_AUTO);
+    assert_int_equal(runner_precision(x.runner), PRECISION_F16);
+    run_good(x.runner, 8);
+    close_both(&x);
+    tell("");
+    x.card = open_card("cuda", SLOW_MS, false);
+    x.runner = open_runner(x.card, PRECISION_AUTO);
+    assert_int_equal(runner_precision(x.runner), PRECISION_F32);
+    assert_true(runner_on_card(x.runner, NULL));
+    close_both(&x);
+    x.card = open_card("cuda", SLOW_MS, false);
+    x.runner = open_runner(x.card, PRECISION_TF32);
+    card_status(x.card, &x.st);
+    assert_int_equal(x.st.state, CARD_DOWN);
+    assert_non_null(strstr(x.st.why, "tf32"));
+    run_good(x.runner, 8);
+    close_both(&x);
+}
+
+static void test_no_numbers(void **state)
+{
+    struct fixture x = open_both("", "cuda", SLOW_MS);
+
+    (void)state;
+    tell("nan");
+    run_good(x.runner, 3);
+    card_status(x.card, &x.st);
+    assert_int_equal(x.st.state, CARD_UP);
+    assert_int_equal(x.st.n_failovers, 1);
+    close_both(&x);
+}
+
+static void test_required(void **state)
+{
+    struct fixture x;
+
+    (void)state;
+    tell("");
+    x.card = open_card("cuda", SLOW_MS, true);
+    x.runner = open_runner(x.card, PRECISION_F32);
+    tell("lost");
+    run_good(x.runner, 3);
+    card_status(x.card, &x.st);
+    assert_int_equal(x.st.state, CARD_DOWN);
+    assert_int_equal(x.st.retry_s, 0); /* it is not tried again */
+    close_both(&x);
+}
+
+/* Two threads run at once, and the card dies under both. */
+static void *run_many(void *arg)
+{
+    for (int i = 0; i < 50; i++)
+        run_good(arg, 1 + i % 9);
+    return NULL;
+}
+
+static void test_two_threads(void **state)
+{
+    struct fixture x = open_both("", "cuda", SLOW_MS);
+    pthread_t threads[2];
+
+    (void)state;
+    for (int turn = 0; turn < 2; turn++) {
+        for (int i = 0; i < 2; i++)
+            assert_int_equal(
+                pthread_create(&threads[i], NULL, run_many, x.runner), 0);
+        if (turn > 0)
+            tell("lost absent");
+        for (int i = 0; i < 2; i++)
+            pthread_join(threads[i], NULL);
+    }
+    run_good(x.runner, 1); /* at the latest now */
+    wait_state(&x, CARD_DOWN);
+    close_both(&x);
+}
+
+/* What hangs is left behind: the last test, as nothing is freed. */
+static void test_hung(void **state)
+{
+    struct fixture x = open_both("", "cuda", 300);
+    struct runner *more;
+
+    (void)state;
+    wait_on_card(&x);
+    tell("hang");
+    run_good(x.runner, 5);
+    wait_state(&x, CARD_HUNG);
+    assert_non_null(strstr(x.st.why, "did not answer within 300 ms"));
+    assert_int_equal(x.st.retry_s, 0);
+    run_good(x.runner, 5);
+    more = open_runner(x.card, PRECISION_F32);
+    assert_false(runner_on_card(more, NULL));
+    run_good(more, 5);
+    tell(""); /* it comes back, and finds nobody */
+    run_good(x.runner, 5);
+    runner_free(more);
+    runner_free(x.runner);
+    left = x.card;
+    assert_false(card_close(left));
+}
+
+static int setup(void **state)
+{
+    struct device_options one = {.n_threads = 1};
+    ssize_t n = readlink("/proc/self/exe", fake, sizeof(fake) - 32);
+
+    (void)state;
+    if (n < 0 || !mkdtemp(dir))
+        return -1;
+    fake[n] = '\0';
+    strcpy(strrchr(fake, '/') + 1, "../fake_gpu.so");
+    snprintf(control, sizeof(control), "%s/control", dir);
+    setenv("FACENETD_FAKE_GPU", control, 1);
+    log_open(LOG_LEVEL_ERROR);
+    cpu = backend_cpu.device_open(&one, NULL);
+    return cpu ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    char seen_path[300];
+
+    (void)state;
+    backend_cpu.device_close(cpu);
+    snprintf(seen_path, sizeof(seen_path), "%s.seen", control);
+    unlink(seen_path);
+    unlink(control);
+    return rmdir(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_up),
+        cmocka_unit_test(test_none),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_lost_and_back),
+        cmocka_unit_test(test_models_while_down),
+        cmocka_unit_test(test_lost_while_loading),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_precisions),
+        cmocka_unit_test(test_no_numbers),
+        cmocka_unit_test(test_required),
+        cmocka_unit_test(test_two_threads),
+        cmocka_unit_test(test_hung),
+    };
+
+    return cmocka_run_group_tests_name("card", tests, setup, teardown);
+}
