@@ -408,9 +408,9 @@ static int start(struct card *c, struct error *err)
     if (!c->backend)
         return 0;
     make_cache(c);
+    c->started = true;
     if (pthread_create(&c->keeper, NULL, keep, c) != 0)
         return error_set(err, ERR_NOMEM, "cannot start the card's thread");
-    c->started = true;
     until = card_load_until_us(c);
     pthread_mutex_lock(&c->lock);
     while (!c->tried && card_wait(c, until))

@@ -89,6 +89,14 @@ static void gate(struct fake *f, bool closed)
     pthread_mutex_unlock(&f->lock);
 }
 
+static void set_room(struct fake *f, int slots, int faces)
+{
+    pthread_mutex_lock(&f->lock);
+    f->slots = slots;
+    f->faces = faces;
+    pthread_mutex_unlock(&f->lock);
+}
+
 static void wait_inside(struct fake *f, int n)
 {
     pthread_mutex_lock(&f->lock);
@@ -300,7 +308,7 @@ static void larger_than_the_bound(void **state)
     struct error err;
 
     assert_non_null(b);
-    x->fake.faces = 2;
+    set_room(&x->fake, 1, 2);
     gate(&x->fake, true);
     ask_init(&held, 0, 6);
     assert_int_equal(batch_push(b, &held.group, &err), 0);
@@ -414,7 +422,7 @@ static void two_slots(void **state)
     struct fixture *x = *state;
     struct ask a[4];
 
-    x->fake.slots = 2;
+    set_room(&x->fake, 2, 4);
     gate(&x->fake, true);
     for (int i = 0; i < 4; i++)
         ask_init(&a[i], (float)(10 * i), 1);
@@ -423,9 +431,7 @@ static void two_slots(void **state)
     assert_int_equal(batch_push(x->batch, &a[1].group, NULL), 0);
     wait_inside(&x->fake, 2);
     assert_int_equal(batch_push(x->batch, &a[2].group, NULL), 0);
-    pthread_mutex_lock(&x->fake.lock);
-    x->fake.slots = 1;
-    pthread_mutex_unlock(&x->fake.lock);
+    set_room(&x->fake, 1, 4);
     assert_int_equal(batch_push(x->batch, &a[3].group, NULL), 0);
     assert_int_equal(batch_waiting(x->batch), 2);
     assert_true(batch_alive(x->batch, 60000));

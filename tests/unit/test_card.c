@@ -28,7 +28,7 @@ enum {
 static char dir[] = "/tmp/facenetd-card-XXXXXX";
 static char control[256], fake[4096];
 static struct device *cpu;
-static struct card *left; /* behind; for whoever looks for leaks */
+static struct card *volatile left; /* behind; for those who look for leaks */
 
 static void tell(const char *words)
 {
