@@ -57,6 +57,7 @@ static void chunk_drop(struct chunk *c)
         return;
     for (int i = 0; i < c->used; i++)
         person_drop(c->people[i]);
+    gallery_device_drop(c);
     if (c->size)
         atomic_fetch_sub_explicit(c->bytes, (long long)c->size,
                                   memory_order_relaxed);
@@ -79,6 +80,7 @@ static struct chunk *chunk_new(struct gallery *g, int64_t n_rows)
         return NULL;
     atomic_init(&c->refs, 1);
     c->bytes = &g->bytes;
+    c->device = &g->device;
     c->cap = CHUNK_ROWS_MIN;
     while (c->cap < n_rows && c->cap < CHUNK_ROWS)
         c->cap *= 2;
@@ -295,6 +297,7 @@ struct gallery *gallery_new(const char *model_id, int dim, struct error *err)
     g->dim = dim;
     pthread_mutex_init(&g->write, NULL);
     pthread_mutex_init(&g->lock, NULL);
+    gallery_device_init(&g->device);
     return g;
 }
 
@@ -317,7 +320,9 @@ void gallery_free(struct gallery *g)
 {
     if (!g)
         return;
+    gallery_detach(g);
     gallery_empty(g);
+    gallery_device_fini(&g->device);
     pthread_mutex_destroy(&g->lock);
     pthread_mutex_destroy(&g->write);
     free(g);
@@ -336,6 +341,8 @@ void gallery_size(struct gallery *g, struct gallery_size *out)
     out->n_faces = g->n_faces;
     out->n_refused = g->n_refused;
     pthread_mutex_unlock(&g->lock);
+    out->n_device = atomic_load(&g->device.n_rows);
+    out->n_device_searches = atomic_load(&g->device.n_answered);
     out->bytes = atomic_load(&g->bytes) +
                  out->n_subjects * (int64_t)sizeof(struct person);
 }
@@ -438,8 +445,10 @@ static int add_row(struct gallery *g, struct room *r, const char *subject,
         return -1;
     }
     chunk_push(c, g->dim, embedding, face, p);
-    if (publish(g, r, p, is_new, c, face) == 0)
+    if (publish(g, r, p, is_new, c, face) == 0) {
+        gallery_device_put(g, c);
         return 0;
+    }
     c->used--;
     person_drop(p);
     if (is_new_chunk)
@@ -530,6 +539,8 @@ static void compact(struct gallery *g, struct snapshot *s)
             continue;
         for (int j = first; j <= i && to.chunk; j++)
             copy_living(g, &s->spans[j], &to);
+        if (to.chunk)
+            gallery_device_put(g, to.chunk);
         for (int j = first; j <= i; j++)
             span_drop(&s->spans[j]);
         if (to.chunk)

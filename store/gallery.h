@@ -13,6 +13,7 @@
 #include "core/base/error.h"
 #include "store/store.h"
 
+struct device;
 struct gallery; /* every gallery of one model */
 
 struct gallery *gallery_new(const char *model_id, int dim, struct error *err);
@@ -79,8 +80,23 @@ int64_t gallery_each(struct gallery *g, const char *gallery, gallery_face_fn fn,
 struct gallery_size {
     int64_t n_galleries, n_subjects, n_faces, bytes;
     int64_t n_refused; /* faces of the store that could not be taken in */
+    int64_t n_device;  /* rows that a device holds, dead ones too */
+    int64_t n_device_searches; /* that it answered */
 };
 void gallery_size(struct gallery *g, struct gallery_size *out);
+
+/* Search with a device from now on: it gets a rounded copy of the large
+ * galleries' rows, as many as memory_bytes (0: its own bound) allow, and sorts
+ * out those that can matter. Answers stay as they were, order and ties too.
+ * What the device has not, or fails at, the processor does; after a failure
+ * it is asked no more. Seconds; searches go on meanwhile, changes wait.
+ * gallery_detach before the device is closed, and before another is attached;
+ * gallery_free does it. ERR_DEVICE: it has no search; ERR_NOMEM. */
+int gallery_attach(struct gallery *g, struct device *dev, size_t memory_bytes,
+                   struct error *err);
+void gallery_detach(struct gallery *g);
+/* Is one attached that has not failed? */
+bool gallery_on_device(struct gallery *g);
 const char *gallery_model(const struct gallery *g);
 
 #endif

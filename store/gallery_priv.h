@@ -1,11 +1,12 @@
-/* store/gallery_priv.h - what gallery.c (changing) and gallery_search.c
- * (asking, loading) share. */
+/* store/gallery_priv.h - what gallery.c (changing), gallery_search.c (asking,
+ * loading) and gallery_device.c (the copy on a card) share. */
 #ifndef STORE_GALLERY_PRIV_H
 #define STORE_GALLERY_PRIV_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "core/engine/rows.h"
 #include "store/gallery.h"
 #include "store/table.h"
 
@@ -27,8 +28,26 @@ struct person {
     int n_faces, cap_faces;
 };
 
+/* The copy of the rows on a device. Searches and the writer hold `use` for
+ * reading while they are at it; who brings or takes the device holds it for
+ * writing. A chunk is in it when it bears its generation. */
+struct on_device {
+    pthread_rwlock_t use;
+    struct rows *rows;         /* NULL: none */
+    atomic_bool lost;          /* it failed: nothing more is asked of it */
+    unsigned generation;       /* of rows; from 1 */
+    pthread_mutex_t lock;      /* of what follows */
+    int *spare;                /* blocks given back, [rows->n_blocks] */
+    int n_spare, n_used, most; /* of blocks; most: until memory ran out */
+    atomic_llong n_rows, n_answered;
+};
+
 struct chunk {
     atomic_long refs;
+    struct on_device *device;
+    atomic_uint generation; /* of the device's rows that hold it; 0: none */
+    int block;
+    atomic_int n_there;  /* its first rows are */
     atomic_llong *bytes; /* the gallery's figure */
     int cap, used;       /* used: the writer's, and the last holder's */
     float *rows;         /* [cap,dim] */
@@ -70,6 +89,19 @@ struct gallery {
     int64_t n_subjects, n_faces, n_refused;
     bool broken; /* a removal failed: nothing is answered */
     atomic_llong bytes;
+    struct on_device device;
+};
+
+/* One row a person, the nearest; at most `limit` of them. */
+struct best {
+    float distance;
+    int64_t face;
+    const struct person *person;
+};
+
+struct top {
+    struct best *rows;
+    int n, limit, worst;
 };
 
 /* Under g->lock, or by the writer. */
@@ -81,5 +113,35 @@ bool gallery_is_dead(const struct span *sp, int row);
 bool gallery_is_unit(const float *v, int dim);
 void gallery_snapshot_drop(struct snapshot *s); /* NULL is fine */
 void gallery_empty(struct gallery *g);
+
+/* gallery_search.c */
+void gallery_offer(struct top *t, float distance, int64_t face,
+                   const struct person *p);
+
+/* gallery_device.c. Of the writer: rows were added to c, or c is new. */
+void gallery_device_init(struct on_device *d);
+void gallery_device_fini(struct on_device *d);
+void gallery_device_put(struct gallery *g, struct chunk *c);
+void gallery_device_drop(struct chunk *c); /* nobody holds c */
+
+/* A search of it. there [n_spans]: of each span, the first rows that the
+ * device has and the host need not measure. False: it has none of them, and
+ * there is nothing to end. */
+struct device_search {
+    const struct gallery *g;
+    const struct snapshot *snap;
+    int *there;
+    struct rows_piece *pieces;
+    int *spans; /* of the pieces */
+    int n_pieces;
+    int64_t n_rows;
+};
+bool gallery_device_begin(struct gallery *g, const struct snapshot *snap,
+                          struct device_search *s);
+/* After the other rows were offered: offer those of the device that can be in
+ * the answer. False: it could not tell, and all must be measured. */
+bool gallery_device_best(struct device_search *s, const float *query,
+                         float threshold, struct top *t);
+void gallery_device_end(struct gallery *g, struct device_search *s);
 
 #endif

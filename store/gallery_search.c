@@ -1,8 +1,8 @@
 /* store/gallery_search.c - questions to the gallery, and following a store.
  * A search takes a snapshot under the lock, walks it without one, and names
- * its hits under the lock again. The matrix-vector product of distance_rows
- * sorts out the rows that can matter; those are measured by distance_l2, so
- * that the answer is exact. */
+ * its hits under the lock again. The matrix-vector product of distance_rows,
+ * or a device, sorts out the rows that can matter; those are measured by
+ * distance_l2, so that the answer is exact. */
 #include "store/gallery_priv.h"
 
 #include <math.h>
@@ -14,18 +14,6 @@
 
 enum {
     HITS_MAX = 1000
-};
-
-/* A person's nearest row so far. */
-struct best {
-    float distance;
-    int64_t face;
-    const struct person *person;
-};
-
-struct top {
-    struct best *rows;
-    int n, limit, worst;
 };
 
 static bool nearer(float distance, int64_t face, const struct best *b)
@@ -46,8 +34,8 @@ static void find_worst(struct top *t)
 
 /* One row a person. A person that fell out comes back only by a row that is
  * nearer than all that are in, hence than its own earlier ones. */
-static void offer(struct top *t, float distance, int64_t face,
-                  const struct person *p)
+void gallery_offer(struct top *t, float distance, int64_t face,
+                   const struct person *p)
 {
     struct best *slot = NULL;
 
@@ -65,25 +53,50 @@ static void offer(struct top *t, float distance, int64_t face,
     find_worst(t);
 }
 
-static void search_span(const struct gallery *g, const struct span *sp,
-                        const float *query, float threshold, struct top *t)
+/* Rows from first to before end. */
+static void search_rows(const struct gallery *g, const struct span *sp,
+                        int first, int end, const float *query, float threshold,
+                        struct top *t)
 {
     float rough[CHUNK_ROWS];
     const struct chunk *c = sp->chunk;
     float cut = threshold;
 
-    distance_rows(query, c->rows, (size_t)sp->n, (size_t)g->dim, rough);
-    for (int i = 0; i < sp->n; i++) {
+    if (first >= end)
+        return;
+    distance_rows(query, c->rows + (size_t)first * (size_t)g->dim,
+                  (size_t)(end - first), (size_t)g->dim, rough);
+    for (int i = first; i < end; i++) {
         float distance;
         if (t->n == t->limit)
             cut = fminf(threshold, t->rows[t->worst].distance);
-        if (!(rough[i] <= cut + SLACK) || gallery_is_dead(sp, i))
+        if (!(rough[i - first] <= cut + SLACK) || gallery_is_dead(sp, i))
             continue;
         distance = distance_l2(query, c->rows + (size_t)i * (size_t)g->dim,
                                (size_t)g->dim);
         if (distance <= threshold)
-            offer(t, distance, c->faces[i], c->people[i]);
+            gallery_offer(t, distance, c->faces[i], c->people[i]);
     }
+}
+
+/* What a device does not hold, then what it finds; all of it here where it
+ * cannot tell. */
+static void search_all(struct gallery *g, const struct snapshot *snap,
+                       const float *query, float threshold, struct top *t)
+{
+    struct device_search s;
+    bool with_device = gallery_device_begin(g, snap, &s);
+
+    for (int i = 0; i < snap->n_spans; i++)
+        search_rows(g, &snap->spans[i], with_device ? s.there[i] : 0,
+                    snap->spans[i].n, query, threshold, t);
+    if (!with_device)
+        return;
+    if (!gallery_device_best(&s, query, threshold, t)) {
+        for (int i = 0; i < snap->n_spans; i++)
+            search_rows(g, &snap->spans[i], 0, s.there[i], query, threshold, t);
+    }
+    gallery_device_end(g, &s);
 }
 
 static int by_distance(const void *a, const void *b)
@@ -143,8 +156,8 @@ int gallery_search(struct gallery *g, const char *gallery, const float *query,
         atomic_fetch_add_explicit(&snap->refs, 1, memory_order_relaxed);
     }
     pthread_mutex_unlock(&g->lock);
-    for (int i = 0; snap && i < snap->n_spans; i++)
-        search_span(g, &snap->spans[i], query, threshold, &t);
+    if (snap)
+        search_all(g, snap, query, threshold, &t);
     qsort(t.rows, (size_t)t.n, sizeof(*t.rows), by_distance);
     pthread_mutex_lock(&g->lock);
     for (int i = 0; i < t.n; i++)

@@ -14,6 +14,10 @@ struct graph;
 struct device;  /* a processor in use: threads or a card */
 struct network; /* a graph with its weights on a device */
 struct plan;    /* a network compiled for one input shape; scratch state */
+struct rows;    /* numbers that are searched, see rows.h */
+struct rows_options;
+struct rows_ask;
+struct rows_answer;
 
 /* A backend that lacks one refuses it when it plans: ERR_DEVICE. */
 enum precision {
@@ -92,7 +96,7 @@ struct plan_info {
 };
 
 enum {
-    BACKEND_ABI = 4
+    BACKEND_ABI = 5
 };
 
 /* A device is lost when forward, backward, load or plan says ERR_DEVICE for
@@ -127,6 +131,22 @@ struct backend {
     /* After forward, once: from plan->gradient, the loss by the outputs, add
      * the loss by every weight to net->learn->gradients. */
     int (*backward)(struct plan *p, struct error *err);
+    /* Search: rows.h. All NULL: the device has none. */
+    struct rows *(*rows_new)(struct device *dev, const struct rows_options *opt,
+                             struct error *err);
+    void (*rows_free)(struct rows *r);
+    /* Write rows first..first+n-1 of a block, x [n,dim]. By one thread at a
+     * time; beside searches of other rows. ERR_NOMEM: the device has no room
+     * for another block; those before stay. */
+    int (*rows_put)(struct rows *r, int block, int first, int n, const float *x,
+                    struct error *err);
+    /* Overwrite a block that no search asks for, before it is used again.
+     * Any thread, several at once. */
+    void (*rows_wipe)(struct rows *r, int block);
+    /* answers [n_queries]. Any thread, several at once. Ends in bounded time:
+     * a device that does not answer is lost. */
+    int (*rows_best)(struct rows *r, const struct rows_ask *ask,
+                     struct rows_answer *answers, struct error *err);
 };
 
 /* Every backend's objects begin with these. */

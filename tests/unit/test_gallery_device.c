@@ -1,0 +1,544 @@
+/* tests/unit/test_gallery_device.c - the search on a device that is played
+ * (tests/fake_rows.h) against the processor's, with the same arithmetic as a
+ * card's: rounding, the bound on what is left out, and answers that are equal
+ * through additions, removals, too little memory and the loss of the card. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/face/distance.h"
+#include "store/gallery.h"
+#include "tests/fake_rows.h"
+
+enum {
+    DIM = 32,
+    LIMIT = 100,
+    BLOCK = 4096
+};
+#define MODEL "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+static const struct backend played = {
+    .abi = BACKEND_ABI,
+    .name = "fake",
+    .rows_new = fake_rows_new,
+    .rows_free = fake_rows_free,
+    .rows_put = fake_rows_put,
+    .rows_wipe = fake_rows_wipe,
+    .rows_best = fake_rows_best,
+};
+static struct device card = {.backend = &played};
+static uint32_t seed;
+
+static uint32_t draw(void)
+{
+    seed = seed * 1664525u + 1013904223u;
+    return seed >> 8;
+}
+
+static void fill(float *v, int dim)
+{
+    for (int i = 0; i < dim; i++)
+        v[i] = (float)draw() / 8388608.0f - 1.0f;
+    assert_true(distance_normalise(v, (size_t)dim));
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    seed = 11;
+    atomic_store(&fake_rows_state.n_asks, 0);
+    atomic_store(&fake_rows_state.n_puts, 0);
+    atomic_store(&fake_rows_state.n_rows_put, 0);
+    atomic_store(&fake_rows_state.lost_in, 0);
+    atomic_store(&fake_rows_state.nomem_in, 0);
+    atomic_store(&fake_rows_state.lost, false);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return atomic_load(&fake_rows_state.n_open);
+}
+
+/* --- the arithmetic ------------------------------------------------- */
+static void test_half(void **state)
+{
+    (void)state;
+    for (uint32_t h = 0; h < 0x10000; h++) {
+        float v = search_float((uint16_t)h);
+        if (isnan(v))
+            assert_true((search_half(v) & 0x7fff) > 0x7c00);
+        else
+            assert_int_equal(search_half(v), h);
+    }
+    /* Between each and the next: the nearest, the middle to the even one. */
+    for (uint32_t h = 0; h < 0x7bff; h++) {
+        double a = search_float((uint16_t)h),
+               b = search_float((uint16_t)(h + 1));
+        float middle = (float)((a + b) / 2);
+        uint32_t even = h + (h & 1);
+        assert_int_equal(search_half(middle), even);
+        assert_int_equal(search_half(-middle), even | 0x8000);
+        assert_int_equal(search_half(nextafterf(middle, 0)), h);
+        assert_int_equal(search_half(nextafterf(middle, 9e9f)), h + 1);
+    }
+    assert_int_equal(search_half(65519.996f), 0x7bff);
+    assert_int_equal(search_half(65520.0f), 0x7c00);
+    assert_int_equal(search_half(3e38f), 0x7c00);
+    assert_int_equal(search_half(-INFINITY), 0xfc00);
+    assert_int_equal(search_half(1e-45f), 0);
+    assert_int_equal(search_half(-1e-30f), 0x8000);
+}
+
+static void test_hit_order(void **state)
+{
+    static const float v[] = {-INFINITY, -2, -1, -1e-40f, 0, 1e-40f, 1, 1.5f};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(v) / sizeof(*v); i++) {
+        assert_true(search_product(search_hit(v[i], 77)) == v[i]);
+        if (i > 0)
+            assert_true(search_hit(v[i - 1], UINT32_MAX) < search_hit(v[i], 0));
+    }
+}
+
+/* |q.x - s| for one pair, in units of the bound. s is summed forwards, and in
+ * groups of four that are cut below 2^-23 of their largest, as the worst of
+ * tensor cores would. */
+static double part_of_bound(const float *q, const float *x, int dim)
+{
+    uint16_t qh[512], xh[512];
+    float ql = 0, qn = 0, xl = 0, xn = 0, plain = 0, cut = 0, bound;
+    double exact = 0, off;
+
+    search_round(q, qh, dim, dim, 0, 1, &ql, &qn);
+    search_round(x, xh, dim, dim, 0, 1, &xl, &xn);
+    for (int i = 0; i < dim; i++) {
+        exact += (double)q[i] * (double)x[i];
+        plain += search_float(qh[i]) * search_float(xh[i]);
+    }
+    for (int i = 0; i < dim; i += 4) {
+        float largest = fabsf(cut), unit;
+        double sum;
+        for (int j = i; j < i + 4; j++)
+            largest = fmaxf(largest,
+                            fabsf(search_float(qh[j]) * search_float(xh[j])));
+        unit = largest > 0 ? ldexpf(1, ilogbf(largest) - 23) : 1;
+        sum = trunc((double)cut / unit);
+        for (int j = i; j < i + 4; j++)
+            sum += trunc((double)search_float(qh[j]) *
+                         (double)search_float(xh[j]) / unit);
+        cut = (float)(sum * unit);
+    }
+    bound = search_epsilon(search_norm(qn, dim), search_norm(ql, dim),
+                           search_norm(xn, dim), search_norm(xl, dim), dim);
+    off = fmax(fabs(exact - (double)plain), fabs(exact - (double)cut));
+    return off / (double)bound;
+}
+
+/* Numbers just beside the middle of two halfs, which rounding moves most, all
+ * the same way. */
+static void nasty(float *v, int dim, int kind)
+{
+    for (int i = 0; i < dim; i++) {
+        float m = 1.0f + 1.0f / 2048 + (kind & 1 ? 1e-6f : -1e-6f);
+        float size = kind & 2 ? ldexpf(1, -(int)(draw() % 24)) : 0.03f;
+        v[i] = m * size * (kind & 4 && draw() % 2 ? -1.0f : 1.0f);
+        if (kind & 8)
+            v[i] *= 1e-5f; /* denormal halfs */
+    }
+    if (kind & 8)
+        v[draw() % (uint32_t)dim] = 1;
+    if (!(kind & 16))
+        assert_true(distance_normalise(v, (size_t)dim));
+}
+
+static void test_bound(void **state)
+{
+    static const int dims[] = {4, 16, 128, 512};
+    float q[512], x[512];
+    double most = 0;
+
+    (void)state;
+    for (int round = 0; round < 4000; round++) {
+        int dim = dims[round % 4];
+        fill(q, dim);
+        fill(x, dim);
+        if (round % 3 == 1)
+            nasty(x, dim, round / 4 % 32);
+        if (round % 3 == 2) {
+            nasty(x, dim, round / 4 % 32);
+            nasty(q, dim, round / 128 % 32);
+        }
+        if (round % 5 == 0)
+            memcpy(q, x, sizeof(q));
+        most = fmax(most, part_of_bound(q, x, dim));
+    }
+    assert_true(most <= 1);
+    assert_true(most > 0.3); /* the bound is not idle */
+}
+
+/* --- a gallery with and one without --------------------------------- */
+struct both {
+    struct gallery *with, *without;
+    float (*rows)[DIM];
+    int n, cap;
+};
+
+static struct both make(int cap, size_t memory)
+{
+    struct both b = {.cap = cap};
+    struct error err = {0};
+
+    b.with = gallery_new(MODEL, DIM, &err);
+    b.without = gallery_new(MODEL, DIM, &err);
+    b.rows = calloc((size_t)cap, sizeof(*b.rows));
+    assert_true(b.with && b.without && b.rows);
+    assert_false(gallery_on_device(b.with));
+    if (gallery_attach(b.with, &card, memory, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_true(gallery_on_device(b.with));
+    return b;
+}
+
+static void drop(struct both *b)
+{
+    gallery_free(b->with);
+    gallery_free(b->without);
+    free(b->rows);
+}
+
+static void add(struct both *b, const char *gallery, int subject,
+                const float *v)
+{
+    char id[16];
+
+    assert_true(b->n < b->cap);
+    snprintf(id, sizeof(id), "s%d", subject);
+    memcpy(b->rows[b->n], v, sizeof(b->rows[0]));
+    b->n++;
+    assert_int_equal(gallery_add(b->with, gallery, id, "", b->n, v, NULL), 0);
+    assert_int_equal(gallery_add(b->without, gallery, id, "", b->n, v, NULL),
+                     0);
+}
+
+static void ask_both(struct both *b, const char *gallery, const float *q,
+                     float threshold, int limit)
+{
+    static struct gallery_hit got[LIMIT * 10], want[LIMIT * 10];
+    int n = gallery_search(b->with, gallery, q, threshold, limit, got, NULL);
+
+    assert_int_equal(n, gallery_search(b->without, gallery, q, threshold, limit,
+                                       want, NULL));
+    for (int i = 0; i < n; i++) {
+        assert_int_equal(got[i].face, want[i].face);
+        assert_string_equal(got[i].subject, want[i].subject);
+        assert_true(got[i].distance == want[i].distance);
+    }
+}
+
+static void ask_many(struct both *b, const char *gallery)
+{
+    static const int limits[] = {1, 7, LIMIT, LIMIT * 10};
+    static const float thresholds[] = {4, 1.1f, 0.3f, 0, INFINITY};
+    float q[DIM];
+
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 5; j++) {
+            fill(q, DIM);
+            ask_both(b, gallery, q, thresholds[j], limits[i]);
+            ask_both(b, gallery, b->rows[draw() % (uint32_t)b->n],
+                     thresholds[j], limits[i]);
+        }
+}
+
+static struct gallery_size size_of(struct gallery *g)
+{
+    struct gallery_size s;
+
+    gallery_size(g, &s);
+    return s;
+}
+
+static void grow(struct both *b, int n, int n_subjects)
+{
+    float v[DIM];
+
+    for (int i = 0; i < n; i++) {
+        fill(v, DIM);
+        if (i % 16 == 3 && b->n > 0) /* the same again: a tie */
+            memcpy(v, b->rows[draw() % (uint32_t)b->n], sizeof(v));
+        add(b, i % 8 ? "a" : "b", (int)(draw() % (uint32_t)n_subjects), v);
+    }
+}
+
+static void test_equal(void **state)
+{
+    struct both b = make(30000, 0);
+    char id[16];
+
+    (void)state;
+    for (int round = 0; round < 10; round++) {
+        grow(&b, 2500, 900);
+        ask_many(&b, "a");
+        for (int i = 0; i < 1200; i++) {
+            int64_t face = 1 + draw() % (uint32_t)b.n;
+            gallery_remove_face(b.with, face, NULL);
+            gallery_remove_face(b.without, face, NULL);
+        }
+        ask_many(&b, "a");
+        snprintf(id, sizeof(id), "s%d", round);
+        gallery_remove_subject(b.with, "a", id, NULL);
+        gallery_remove_subject(b.without, "a", id, NULL);
+        ask_many(&b, "b");
+    }
+    assert_true(size_of(b.with).n_device_searches > 100);
+    assert_true(size_of(b.with).n_device > 5000);
+    assert_int_equal(size_of(b.without).n_device, 0);
+    for (int64_t face = 1; face <= b.n; face++) {
+        gallery_remove_face(b.with, face, NULL);
+        gallery_remove_face(b.without, face, NULL);
+    }
+    assert_int_equal(size_of(b.with).n_device, 0);
+    assert_int_equal(size_of(b.with).bytes, 0);
+    drop(&b);
+}
+
+/* Rows that differ by less than halfs can tell, in both directions of the
+ * order of their faces. */
+static void test_near_ties(void **state)
+{
+    struct both b = make(20000, 0);
+    float q[DIM], v[DIM];
+
+    (void)state;
+    fill(q, DIM);
+    for (int i = 0; i < 12000; i++) {
+        float step = (float)(i % 2 ? i : 12000 - i) * 1e-8f;
+        if (i % 40) {
+            fill(v, DIM);
+        } else {
+            memcpy(v, q, sizeof(v));
+            v[i % DIM] += step;
+            v[(i + 1) % DIM] -= step;
+            assert_true(distance_normalise(v, DIM));
+        }
+        add(&b, "a", i, v);
+    }
+    for (int limit = 1; limit <= 1000; limit *= 10)
+        ask_both(&b, "a", q, 4, limit);
+    ask_many(&b, "a");
+    assert_true(size_of(b.with).n_device_searches > 0);
+    drop(&b);
+}
+
+/* More equal rows than a device can hand over, and one person who has more
+ * than are asked for: the processor, or the next question, tells. */
+static void test_crowds(void **state)
+{
+    struct both b = make(50000, 0);
+    float v[DIM], w[DIM];
+    int64_t before;
+
+    (void)state;
+    grow(&b, 8000, 500);
+    fill(v, DIM);
+    for (int i = 0; i < 20000; i++)
+        add(&b, "a", 100000 - i, v);
+    ask_both(&b, "a", v, 4, 10);
+    ask_both(&b, "a", v, 0, 1);
+    fill(w, DIM);
+    for (int i = 0; i < 700; i++)
+        add(&b, "a", 1, w);
+    grow(&b, 4000, 500);
+    before = size_of(b.with).n_device_searches;
+    ask_both(&b, "a", w, 1.5f, 3);
+    ask_both(&b, "a", w, 4, 1);
+    assert_int_equal(size_of(b.with).n_device_searches, before + 2);
+    drop(&b);
+}
+
+/* --- too little of it, or none -------------------------------------- */
+static void test_over_the_cap(void **state)
+{
+    struct both b = make(40000, (size_t)2 * BLOCK * DIM * 2);
+
+    (void)state;
+    grow(&b, 20000, 2000);
+    ask_many(&b, "a");
+    assert_true(size_of(b.with).n_device_searches > 0);
+    assert_true(size_of(b.with).n_device <= 2 * BLOCK);
+    assert_true(gallery_on_device(b.with));
+    /* What is given back is used again. */
+    gallery_remove_all(b.with, "a", NULL);
+    gallery_remove_all(b.without, "a", NULL);
+    grow(&b, 18000, 2000);
+    assert_true(size_of(b.with).n_device > BLOCK / 2);
+    ask_many(&b, "a");
+    drop(&b);
+}
+
+static void test_no_memory(void **state)
+{
+    struct both b;
+
+    (void)state;
+    atomic_store(&fake_rows_state.nomem_in, 3);
+    b = make(40000, 0);
+    grow(&b, 20000, 2000);
+    ask_many(&b, "a");
+    assert_true(gallery_on_device(b.with));
+    assert_true(size_of(b.with).n_device > 0);
+    assert_true(size_of(b.with).n_device <= 2 * BLOCK);
+    drop(&b);
+}
+
+static void test_lost(void **state)
+{
+    struct both b = make(40000, 0);
+    struct error err = {0};
+    int n_asks;
+
+    (void)state;
+    grow(&b, 12000, 800);
+    ask_many(&b, "a");
+    atomic_store(&fake_rows_state.lost_in, 5); /* in a search */
+    ask_many(&b, "a");
+    assert_false(gallery_on_device(b.with));
+    n_asks = atomic_load(&fake_rows_state.n_asks);
+    grow(&b, 3000, 800);
+    ask_many(&b, "a");
+    assert_int_equal(atomic_load(&fake_rows_state.n_asks), n_asks);
+    assert_int_equal(gallery_attach(b.with, &card, 0, &err), -1);
+    assert_int_equal(err.code, ERR_DEVICE);
+
+    atomic_store(&fake_rows_state.lost, false);
+    gallery_detach(b.with);
+    assert_int_equal(size_of(b.with).n_device, 0);
+    ask_many(&b, "a");
+    assert_int_equal(gallery_attach(b.with, &card, 0, &err), 0);
+    assert_true(size_of(b.with).n_device > 9000);
+    ask_many(&b, "a");
+    assert_true(atomic_load(&fake_rows_state.n_asks) > n_asks);
+
+    atomic_store(&fake_rows_state.lost_in, 2); /* in an addition */
+    grow(&b, 4000, 800);
+    assert_false(gallery_on_device(b.with));
+    ask_many(&b, "a");
+    drop(&b);
+}
+
+static void test_none(void **state)
+{
+    static const struct backend bare = {.abi = BACKEND_ABI, .name = "bare"};
+    struct device dev = {.backend = &bare};
+    struct gallery *g = gallery_new(MODEL, DIM, NULL);
+    struct error err = {0};
+
+    (void)state;
+    assert_int_equal(gallery_attach(g, &dev, 0, &err), -1);
+    assert_int_equal(err.code, ERR_DEVICE);
+    assert_null(backend_cpu.rows_new);
+    gallery_detach(g);
+    gallery_free(g);
+}
+
+/* A few rows are quicker on the processor. */
+static void test_small(void **state)
+{
+    struct both b = make(2000, 0);
+
+    (void)state;
+    grow(&b, 500, 50);
+    ask_many(&b, "a");
+    assert_int_equal(atomic_load(&fake_rows_state.n_asks), 0);
+    assert_int_equal(size_of(b.with).n_device, 0);
+    drop(&b);
+}
+
+/* --- at once -------------------------------------------------------- */
+struct searcher {
+    struct both *b;
+    pthread_t thread;
+    atomic_bool *stop;
+    int n_wrong, n;
+};
+
+/* The first 9000 rows stay; each is its own nearest. */
+static void *search_on(void *arg)
+{
+    struct searcher *s = arg;
+    uint32_t at = 1;
+
+    while (!atomic_load(s->stop) || s->n < 20) {
+        struct gallery_hit hits[3];
+        int row = (int)((at = at * 1664525u + 1013904223u) >> 8) % 9000;
+        int n =
+            gallery_search(s->b->with, "a", s->b->rows[row], 4, 3, hits, NULL);
+        s->n_wrong += n != 3 || hits[0].distance != 0 ||
+                      hits[1].distance < hits[0].distance;
+        s->n++;
+    }
+    return NULL;
+}
+
+static void test_at_once(void **state)
+{
+    struct both b = make(16000, 0);
+    struct searcher s[3];
+    atomic_bool stop = false;
+    float v[DIM];
+
+    (void)state;
+    for (int i = 0; i < 9000; i++) {
+        fill(v, DIM);
+        add(&b, "a", i, v);
+    }
+    for (int i = 0; i < 3; i++) {
+        s[i] = (struct searcher){.b = &b, .stop = &stop};
+        assert_int_equal(pthread_create(&s[i].thread, NULL, search_on, &s[i]),
+                         0);
+    }
+    for (int round = 0; round < 6; round++) {
+        int first = b.n;
+        for (int i = 0; i < 1000; i++) {
+            fill(v, DIM);
+            add(&b, "a", 20000 + i, v);
+        }
+        for (int i = first; i < b.n; i++)
+            gallery_remove_face(b.with, i + 1, NULL);
+        if (round % 2)
+            gallery_detach(b.with);
+        else
+            assert_int_equal(gallery_attach(b.with, &card, 0, NULL), 0);
+    }
+    atomic_store(&stop, true);
+    for (int i = 0; i < 3; i++) {
+        pthread_join(s[i].thread, NULL);
+        assert_int_equal(s[i].n_wrong, 0);
+    }
+    drop(&b);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_half),         TEST(test_hit_order), TEST(test_bound),
+        TEST(test_equal),        TEST(test_near_ties), TEST(test_crowds),
+        TEST(test_over_the_cap), TEST(test_no_memory), TEST(test_lost),
+        TEST(test_none),         TEST(test_small),     TEST(test_at_once),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
