@@ -2,6 +2,7 @@
 #   make            build/facenetd and build/facenetctl
 #   make help       what else there is
 V ?= release
+comma := ,
 ifeq ($(origin CC),default)
 CC := gcc
 endif
@@ -45,6 +46,18 @@ ALL_CFLAGS = -std=c11 -I. -I$(B)/gen $(DEFS) $(CFLAGS_WARN) $(CFLAGS_HARD) \
 LIBS = $(DNNL_LIBS) $(PKG_LIBS) -lgomp -lm -lpthread -ldl
 ALL_LDFLAGS := -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS_$(V)) $(LDFLAGS)
 
+# The card's plugin, all of it but what runs on a card: see gpu/README.md.
+CUDA ?= /usr/local/cuda
+NVCC ?= $(CUDA)/bin/nvcc
+CUDNN_H := $(firstword $(wildcard $(CUDA)/include/cudnn.h /usr/include/cudnn.h \
+        /usr/include/x86_64-linux-gnu/cudnn.h))
+CUDA_CFLAGS := -isystem $(CUDA)/include -isystem $(dir $(CUDNN_H))
+CUDA_LDFLAGS := -L$(CUDA)/lib64 $(addprefix -Wl$(comma)-rpath$(comma),$(GPU_RPATH))
+PIC := $(B)/pic
+GPU_OBJ := $(patsubst %.c,$(PIC)/%.o,$(addprefix gpu/,gpu.c layout.c plan.c \
+        plan_conv.c run.c tune.c weights.c) core/base/error.c core/base/file.c \
+        $(addprefix core/engine/,graph.c graph_fuse.c op.c slots.c tensor.c))
+
 SRC := $(sort $(wildcard core/*/*.c store/*.c config/*.c daemon/*.c))
 SRC := $(filter-out daemon/main.c,$(SRC))
 SCHEMA := $(B)/gen/schema.h $(B)/gen/schema_2.h
@@ -54,7 +67,10 @@ OBJ := $(SRC:%.c=$(B)/%.o) $(B)/gen/onnx.pb-c.o
 LIB := $(B)/libfacenetd.a
 UNIT := $(sort $(wildcard tests/unit/test_*.c))
 OPTEST := $(sort $(wildcard tests/op/*.c))
-TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op)
+EMULATED := $(B)/tests/gpu/emulated.so
+TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op) \
+        $(EMULATED) $(B)/tests/gpu/test_card $(B)/tests/gpu/test_plan \
+        $(if $(CUDNN_H),$(B)/tests/gpu/test_engines)
 BENCH := $(patsubst %.c,$(B)/%,$(sort $(wildcard bench/bench_*.c)))
 FUZZ := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 REPLAY := $(FUZZ:$(B)/tests/fuzz/fuzz_%=$(B)/tests/fuzz/replay_%)
@@ -127,6 +143,32 @@ $(B)/tests/fake_gpu.so: tests/fake_gpu.c $(LIB)
 	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -fvisibility=hidden -shared \
 	    -Wl,--exclude-libs,ALL -Wl,--as-needed $(LDFLAGS_$(V)) $(LDFLAGS) \
 	    -o $@ $^ $(LIBS)
+# The plugin with this processor instead of a card, and what tests it.
+$(PIC)/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC $@"
+	$(Q)$(CC) $(filter-out -fPIE,$(ALL_CFLAGS)) -fPIC -fvisibility=hidden \
+	    $(OPT) -MMD -MP -c -o $@ $<
+$(PIC)/tests/gpu/emulated.o: OPT := -O3 -fno-trapping-math -fno-math-errno
+$(PIC)/gpu/card.o $(PIC)/gpu/dnn.o $(B)/tests/gpu/test_engines.o: \
+        ALL_CFLAGS += $(CUDA_CFLAGS)
+$(EMULATED): $(GPU_OBJ) $(PIC)/tests/gpu/emulated.o
+	@echo "  LD $@"
+	@mkdir -p $(@D)
+	$(Q)$(CC) -shared $(LDFLAGS_$(V)) -o $@ $^ -lm -lpthread
+$(B)/tests/gpu/test_plan: $(B)/tests/gpu/test_plan.o $(GPU_OBJ) \
+        $(PIC)/tests/gpu/emulated.o
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lm -lpthread -lcmocka
+$(B)/tests/gpu/test_card: $(B)/tests/gpu/test_card.o $(LIB)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+# cuDNN itself, asked about cards that are not there: nothing runs.
+$(B)/tests/gpu/test_engines: $(B)/tests/gpu/test_engines.o $(GPU_OBJ) \
+        $(PIC)/gpu/dnn.o $(LIB)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=dnn_open,--wrap=dnn_conv_run \
+	    -Wl,--wrap=weights_get -o $@ $^ $(LIBS) $(CUDA_LDFLAGS) -lcudnn -lcmocka
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
@@ -140,6 +182,39 @@ $(B)/bench/%: $(B)/bench/%.o $(LIB)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs libcurl)
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+# ---- the plugin of a card --------------------------------------------------
+NVCC_THREADS ?= 4
+GPU_ARCHS ?= 75 80 86 89 90 100 120
+GPU_CODE = $(foreach a,$(GPU_ARCHS),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
+        -gencode arch=compute_$(lastword $(GPU_ARCHS))$(comma)code=compute_$(lastword $(GPU_ARCHS))
+# cuDNN brings the C++ library along, which nvcc's launchers use a little.
+GPU_LIBS := -lcudart_static -lcudnn -lstdc++ -lrt -ldl -lm -lpthread
+.PHONY: gpu gpu-pack test-gpu bench-gpu
+gpu: build/facenetd-cuda.so ## the plugin for NVIDIA cards, build/facenetd-cuda.so
+$(PIC)/gpu/kernels.o: gpu/kernels.cu $(wildcard gpu/*.h) core/engine/backend.h
+	@mkdir -p $(@D)
+	@echo "  NVCC $@ ($(GPU_ARCHS))"
+	$(Q)$(NVCC) -std=c++17 -O3 --threads $(NVCC_THREADS) -I. $(GPU_CODE) -Xcompiler \
+	    -Wall$(comma)-Wextra$(comma)-fPIC$(comma)-fvisibility=hidden -c -o $@ $<
+# Nothing is exported but the one function, nothing left open but the driver.
+build/facenetd-cuda.so: $(GPU_OBJ) $(PIC)/gpu/card.o $(PIC)/gpu/dnn.o \
+        $(PIC)/gpu/kernels.o
+	@echo "  LD $@"
+	$(Q)$(CC) -shared -Wl,-soname,facenetd-cuda.so -Wl,-z,defs,-z,relro,-z,now \
+	    -Wl,--exclude-libs,ALL -Wl,--as-needed -o $@ $^ $(CUDA_LDFLAGS) $(GPU_LIBS)
+	$(Q)sh tests/gpu/check_plugin.sh
+
+GPU_TESTS := $(B)/tests/op/test_op $(B)/tests/gpu/test_card $(B)/tests/gpu/bench_card
+$(B)/tests/gpu/bench_card: $(B)/tests/gpu/bench_card.o $(LIB)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+test-gpu: gpu $(GPU_TESTS) ## the plugin's tests on this machine's card
+	@FACENETD_DATA="$(abspath $(DATA))" tests/gpu/run test
+bench-gpu: gpu $(GPU_TESTS) ## its speed, beside PyTorch's where that is installed
+	@tests/gpu/run bench
+gpu-pack: gpu $(GPU_TESTS) ## build/gpu-pack.tar.gz: test-gpu and bench-gpu for another machine
+	@FACENETD_DATA="$(abspath $(DATA))" tests/gpu/pack
 
 # ---- set-up -------------------------------------------------------------
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -261,7 +336,7 @@ figures: all ## train as for README's figures of training, about two hours
 
 # ---- the tree itself --------------------------------------------------------
 SOURCES := $(wildcard core/*/*.[ch] store/*.[ch] config/*.[ch] daemon/*.[ch] \
-        tools/*.[ch] tests/*.[ch] tests/*/*.[ch] bench/*.[ch])
+        tools/*.[ch] gpu/*.[ch] tests/*.[ch] tests/*/*.[ch] bench/*.[ch])
 format: ## lay the sources out by .clang-format
 	@clang-format -i $(SOURCES)
 check: ## formatting, warnings as errors, includes, prefixes, headers

@@ -162,4 +162,5 @@ def main():
           f"{sum(p.numel() for p in net.parameters())} {first:.6f} {last:.6f}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,7 @@ ALLOWED = {
     "store": ["core/base", "core/face", "core/engine"],
     "daemon": ["core/base", "core/engine", "core/face", "core/arch",
                "core/train", "store", "config"],
+    "gpu": ["core/engine", "core/base"],
     "tools": ["core/base", "core/engine", "core/face", "core/arch",
               "core/train"],
 }

@@ -1,7 +1,8 @@
 /* tests/op/test_op.c - one table of operators and little networks, each on
- * random shapes and numbers against the naive loops, in f32, in bf16 where
- * the processor has it, and with every value in memory of its own.
- * A new operator is a new row. */
+ * random shapes and numbers against the naive loops, in f32, in 16 bits where
+ * the device has them, and with every value in memory of its own.
+ * FACENETD_PLUGIN names a plugin whose device is tested instead of the
+ * processor. A new operator is a new row. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/device.h"
 #include "tests/op/naive.h"
 
 /* A seeded generator: the same cases on every machine. */
@@ -658,7 +660,7 @@ static const struct row {
     {"one weight in two layers", row_shared_weight, 5e-6, 3e-2},
     {"one slope", row_one_slope, 5e-6, 3e-2},
     {"Concat", row_concat, 2e-6, 2e-2},
-    {"nothing", row_nothing, 0, 0},
+    {"nothing", row_nothing, 0, 4e-3}, /* 16 bits round the input */
     {"inception", row_inception, 5e-6, 3e-2},
     {"Concat of two types", row_concat_mixed, 5e-6, 3e-2},
     {"first scale", row_first_scale, 5e-6, 3e-2},
@@ -685,7 +687,22 @@ static const struct row {
     {"Dropout, Identity", row_dropout, 5e-6, 2e-2},
 };
 
-static struct device *devices[2]; /* of one thread and of two */
+/* Of one thread and of two; of a card, without tuning and with. */
+static struct device *devices[2];
+static const struct backend *backend;
+
+static double tolerance(const struct row *row, enum precision p)
+{
+    switch (p) {
+    case PRECISION_BF16:
+        return row->bf16;
+    case PRECISION_F16: /* three bits more, and four times fewer */
+    case PRECISION_TF32:
+        return row->bf16 / 4;
+    default:
+        return row->f32;
+    }
+}
 
 static double largest_difference(const double *want, const float *got, size_t n)
 {
@@ -723,10 +740,10 @@ static void check(const struct row *row, struct net *t, struct network *net,
         assert_true(shape_equal(&shape, plan_output_shape(p, 0)));
         worst =
             largest_difference(want, plan_output(p, 0), shape_count(&shape));
-        if (!(worst <= (precision == PRECISION_BF16 ? row->bf16 : row->f32)))
+        if (!(worst <= tolerance(row, precision)))
             fail_msg("%s, batch %d, %s%s: off by %g", row->name, n,
-                     precision == PRECISION_BF16 ? "bf16" : "f32",
-                     separate ? ", separate" : "", worst);
+                     test_precision(precision), separate ? ", separate" : "",
+                     worst);
     }
     free(want);
     free(x);
@@ -751,6 +768,10 @@ static void test_row(void **state)
         check(row, &t, net, between(&t.r, 2, 5), PRECISION_F32, false);
         if (info.any_bf16)
             check(row, &t, net, 2, PRECISION_BF16, seed % 2);
+        if (info.fast_f16)
+            check(row, &t, net, 3, PRECISION_F16, !(seed % 2));
+        if (info.fast_f16 && info.any_bf16)
+            check(row, &t, net, 1, PRECISION_TF32, false);
         network_free(net);
         graph_free(t.g);
     }
@@ -775,13 +796,15 @@ static void test_table_complete(void **state)
 
 static int open_devices(void **state)
 {
-    struct error err;
+    struct error err = {0};
 
     (void)state;
     for (int i = 0; i < 2; i++) {
-        const struct device_options opt = {.n_threads = i + 1};
+        const struct device_options opt = {.n_threads = i + 1, .tune = i > 0};
 
-        devices[i] = backend_cpu.device_open(&opt, &err);
+        devices[i] = backend->device_open(&opt, &err);
+        if (!devices[i])
+            print_error("%s\n", err.text);
         if (!devices[i])
             return -1;
     }
@@ -792,7 +815,7 @@ static int close_devices(void **state)
 {
     (void)state;
     for (int i = 0; i < 2; i++)
-        backend_cpu.device_close(devices[i]);
+        backend->device_close(devices[i]);
     return 0;
 }
 
@@ -803,6 +826,9 @@ int main(void)
     };
     struct CMUnitTest tests[N + 1];
 
+    backend = test_backend();
+    if (!backend)
+        return 1;
     memset(tests, 0, sizeof(tests));
     for (size_t i = 0; i < N; i++) {
         tests[i].name = rows[i].name;

@@ -7,6 +7,7 @@
 #include "core/arch/arch.h"
 #include "core/engine/onnx.h"
 #include "tests/data.h"
+#include "tests/device.h"
 
 static struct device *device;
 
@@ -320,16 +321,17 @@ static void test_bf16(void **state)
 static int set_up(void **state)
 {
     struct device_options opt = {.n_threads = 2};
+    const struct backend *backend = test_backend();
 
     (void)state;
-    device = backend_cpu.device_open(&opt, NULL);
+    device = backend ? backend->device_open(&opt, NULL) : NULL;
     return device ? 0 : -1;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    backend_cpu.device_close(device);
+    device->backend->device_close(device);
     return 0;
 }
 
