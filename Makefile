@@ -190,7 +190,8 @@ GPU_CODE = $(foreach a,$(GPU_ARCHS),-gencode arch=compute_$(a)$(comma)code=sm_$(
         -gencode arch=compute_$(lastword $(GPU_ARCHS))$(comma)code=compute_$(lastword $(GPU_ARCHS))
 # cuDNN brings the C++ library along, which nvcc's launchers use a little.
 GPU_LIBS := -lcudart_static -lcudnn -lstdc++ -lrt -ldl -lm -lpthread
-.PHONY: gpu gpu-pack test-gpu bench-gpu
+.PHONY: gpu gpu-plans gpu-pack test-gpu bench-gpu
+gpu-plans: $(GPU_OBJ) $(PIC)/tests/gpu/emulated.o
 gpu: build/facenetd-cuda.so ## the plugin for NVIDIA cards, build/facenetd-cuda.so
 $(PIC)/gpu/kernels.o: gpu/kernels.cu $(wildcard gpu/*.h) core/engine/backend.h
 	@mkdir -p $(@D)
@@ -344,6 +345,7 @@ check: ## formatting, warnings as errors, includes, prefixes, headers
 	$(MAKE) V=check build/check/facenetd build/check/facenetctl
 	$(MAKE) V=check B=build/check-clang CC=clang \
 	    build/check-clang/libfacenetd.a
+	$(MAKE) V=check gpu-plans
 	CC="$(CC)" tests/check_tree.py
 	tests/check_units.sh
 
@@ -352,7 +354,8 @@ help: ## this list
 	    sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 clean: ## remove what was built (build/data and build/models stay)
 	rm -rf build/release build/asan build/tsan build/fuzz build/check \
-	    build/check-clang build/facenetd build/facenetctl
+	    build/check-clang build/facenetd build/facenetctl \
+	    build/facenetd-cuda.so build/gpu-pack.tar.gz
 
 SUBST := sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g' \
         -e 's|@VERSION@|$(VERSION)|g'
