@@ -193,7 +193,8 @@ GPU_LIBS := -lcudart_static -lcudnn -lstdc++ -lrt -ldl -lm -lpthread
 .PHONY: gpu gpu-plans gpu-pack test-gpu bench-gpu
 gpu-plans: $(GPU_OBJ) $(PIC)/tests/gpu/emulated.o
 gpu: build/facenetd-cuda.so ## the plugin for NVIDIA cards, build/facenetd-cuda.so
-$(PIC)/gpu/kernels.o: gpu/kernels.cu $(wildcard gpu/*.h) core/engine/backend.h
+$(PIC)/gpu/kernels.o: gpu/kernels.cu $(addprefix gpu/,arith.h arith_ops.h \
+        kernels.h card.h)
 	@mkdir -p $(@D)
 	@echo "  NVCC $@ ($(GPU_ARCHS))"
 	$(Q)$(NVCC) -std=c++17 -O3 --threads $(NVCC_THREADS) -I. $(GPU_CODE) -Xcompiler \
@@ -370,6 +371,8 @@ install: all ## install under DESTDIR and PREFIX; keeps an edited facenetd.conf
 	    $(SUBST) systemd/$$u > $(D)$(UNITDIR)/$$u && \
 	    chmod 644 $(D)$(UNITDIR)/$$u || exit 1; done
 	install -m 644 systemd/gpu.conf $(D)$(PREFIX)/share/doc/facenetd
+	! test -e build/facenetd-cuda.so || install -D -m 755 \
+	    build/facenetd-cuda.so $(D)$(PREFIX)/lib/facenetd/facenetd-cuda.so
 	for m in man1/facenetctl.1 man5/facenetd.conf.5 man8/facenetd.8; do \
 	    $(SUBST) man/$${m#*/} > $(D)$(MANDIR)/$$m && \
 	    chmod 644 $(D)$(MANDIR)/$$m || exit 1; done
@@ -389,6 +392,8 @@ uninstall: ## remove what install put there; settings, models and data stay
 	    $(D)$(UNITDIR)/facenetd.service $(D)$(UNITDIR)/facenetd.socket \
 	    $(D)$(MANDIR)/man1/facenetctl.1 $(D)$(MANDIR)/man5/facenetd.conf.5 \
 	    $(D)$(MANDIR)/man8/facenetd.8 \
-	    $(D)$(PREFIX)/share/doc/facenetd/gpu.conf
-	-rmdir $(D)$(PREFIX)/share/doc/facenetd $(D)$(PREFIX)/share/facenetd/models \
+	    $(D)$(PREFIX)/share/doc/facenetd/gpu.conf \
+	    $(D)$(PREFIX)/lib/facenetd/facenetd-cuda.so
+	-rmdir $(D)$(PREFIX)/lib/facenetd $(D)$(PREFIX)/share/doc/facenetd \
+	    $(D)$(PREFIX)/share/facenetd/models \
 	    $(D)$(PREFIX)/share/facenetd 2>/dev/null

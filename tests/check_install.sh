@@ -34,7 +34,10 @@ files() {
 }
 
 expected() {
-    sort <<END
+    {
+        [ ! -e build/facenetd-cuda.so ] ||
+            echo "$1/lib/facenetd/facenetd-cuda.so 755"
+        cat <<END
 /etc/facenetd/facenetd.conf 644
 $1/bin/facenetctl 755
 $1/bin/facenetd 755
@@ -45,6 +48,7 @@ $1/share/man/man1/facenetctl.1 644
 $1/share/man/man5/facenetd.conf.5 644
 $1/share/man/man8/facenetd.8 644
 END
+    } | sort
 }
 
 man_pages() {
@@ -107,7 +111,7 @@ for prefix in /usr /usr/local; do
     files "$root" >"$dir/files"
     diff "$dir/expected" "$dir/files" ||
         fail "PREFIX=$prefix installs other files"
-    if grep -rnE --include='facenetd*' '@[A-Z]+@' "$root/etc" \
+    if grep -rnIE --include='facenetd*' '@[A-Z]+@' "$root/etc" \
         "$root$prefix/lib" "$root$prefix/share"; then
         fail "a name that was to be replaced is left"
     fi
