@@ -30,11 +30,4 @@ static inline const struct backend *test_backend(void)
     return b;
 }
 
-static inline const char *test_precision(enum precision p)
-{
-    static const char *const name[] = {"auto", "f32", "bf16", "f16", "tf32"};
-
-    return name[p];
-}
-
 #endif

@@ -85,10 +85,10 @@ static int measure(struct network *net, const struct plan_options *opt,
     qsort(w[0].us, RUNS, sizeof(double), by_size);
     if (!rc) {
         printf("card_run,%s %s %d plans,%d,us,%.1f,%.1f\n", name,
-               test_precision(opt->precision), n_plans, opt->n,
+               precision_name(opt->precision), n_plans, opt->n,
                w[0].us[RUNS / 2], w[0].us[RUNS * 9 / 10]);
         printf("card_rate,%s %s %d plans,%d,faces/s,%.0f,\n", name,
-               test_precision(opt->precision), n_plans, opt->n,
+               precision_name(opt->precision), n_plans, opt->n,
                1e6 * n_plans * (RUNS + WARM) * opt->n / all);
     }
     return rc;
@@ -97,11 +97,11 @@ static int measure(struct network *net, const struct plan_options *opt,
 static enum precision precision_asked(void)
 {
     const char *asked = getenv("PRECISION");
+    enum precision p = PRECISION_F16;
 
-    for (int p = 0; asked && p <= PRECISION_TF32; p++)
-        if (!strcmp(asked, test_precision((enum precision)p)))
-            return (enum precision)p;
-    return PRECISION_F16;
+    if (asked)
+        precision_parse(asked, &p);
+    return p;
 }
 
 static int bench(struct device *dev, const struct arch_info *info, int n)

@@ -120,7 +120,7 @@ static void compare(struct network *ours, struct network *theirs, int n, int h,
                            shape_count(plan_output_shape(want, k)));
 
             print_message("%s, batch %d, %s, output %d: off by %.2g\n", name, n,
-                          test_precision(opt.precision), k, d);
+                          precision_name(opt.precision), k, d);
             assert_true(d <= precisions[i].limit);
         }
         plan_free(got);

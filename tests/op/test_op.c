@@ -742,7 +742,7 @@ static void check(const struct row *row, struct net *t, struct network *net,
             largest_difference(want, plan_output(p, 0), shape_count(&shape));
         if (!(worst <= tolerance(row, precision)))
             fail_msg("%s, batch %d, %s%s: off by %g", row->name, n,
-                     test_precision(precision), separate ? ", separate" : "",
+                     precision_name(precision), separate ? ", separate" : "",
                      worst);
     }
     free(want);
