@@ -55,8 +55,8 @@ CUDA_CFLAGS := -isystem $(CUDA)/include -isystem $(dir $(CUDNN_H))
 CUDA_LDFLAGS := -L$(CUDA)/lib64 $(addprefix -Wl$(comma)-rpath$(comma),$(GPU_RPATH))
 PIC := $(B)/pic
 GPU_OBJ := $(patsubst %.c,$(PIC)/%.o,$(addprefix gpu/,gpu.c layout.c plan.c \
-        plan_conv.c run.c tune.c weights.c) core/base/error.c core/base/file.c \
-        $(addprefix core/engine/,graph.c graph_fuse.c op.c slots.c tensor.c))
+        plan_conv.c run.c search.c tune.c weights.c) core/base/error.c \
+        core/base/file.c $(addprefix core/engine/,graph.c graph_fuse.c op.c slots.c tensor.c))
 
 SRC := $(sort $(wildcard core/*/*.c store/*.c config/*.c daemon/*.c))
 SRC := $(filter-out daemon/main.c,$(SRC))
@@ -68,8 +68,10 @@ LIB := $(B)/libfacenetd.a
 UNIT := $(sort $(wildcard tests/unit/test_*.c))
 OPTEST := $(sort $(wildcard tests/op/*.c))
 EMULATED := $(B)/tests/gpu/emulated.so
+EMULATED_OBJ := $(PIC)/tests/gpu/emulated.o $(PIC)/tests/gpu/emulated_search.o
 TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op) \
         $(EMULATED) $(B)/tests/gpu/test_card $(B)/tests/gpu/test_plan \
+        $(B)/tests/gpu/test_search \
         $(if $(CUDNN_H),$(B)/tests/gpu/test_engines)
 BENCH := $(patsubst %.c,$(B)/%,$(sort $(wildcard bench/bench_*.c)))
 FUZZ := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
@@ -149,23 +151,22 @@ $(PIC)/%.o: %.c
 	@echo "  CC $@"
 	$(Q)$(CC) $(filter-out -fPIE,$(ALL_CFLAGS)) -fPIC -fvisibility=hidden \
 	    $(OPT) -MMD -MP -c -o $@ $<
-$(PIC)/tests/gpu/emulated.o: OPT := -O3 -fno-trapping-math -fno-math-errno
+$(EMULATED_OBJ): OPT := -O3 -fno-trapping-math -fno-math-errno
 $(PIC)/gpu/card.o $(PIC)/gpu/dnn.o $(B)/tests/gpu/test_engines.o: \
         ALL_CFLAGS += $(CUDA_CFLAGS)
-$(EMULATED): $(GPU_OBJ) $(PIC)/tests/gpu/emulated.o
+$(EMULATED): $(GPU_OBJ) $(EMULATED_OBJ)
 	@echo "  LD $@"
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared $(LDFLAGS_$(V)) -o $@ $^ -lm -lpthread
-$(B)/tests/gpu/test_plan: $(B)/tests/gpu/test_plan.o $(GPU_OBJ) \
-        $(PIC)/tests/gpu/emulated.o
+$(B)/tests/gpu/test_plan: $(B)/tests/gpu/test_plan.o $(GPU_OBJ) $(EMULATED_OBJ)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lm -lpthread -lcmocka
-$(B)/tests/gpu/test_card: $(B)/tests/gpu/test_card.o $(LIB)
+$(B)/tests/gpu/test_card $(B)/tests/gpu/test_search: %: %.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 # cuDNN itself, asked about cards that are not there: nothing runs.
 $(B)/tests/gpu/test_engines: $(B)/tests/gpu/test_engines.o $(GPU_OBJ) \
-        $(PIC)/gpu/dnn.o $(LIB)
+        $(PIC)/gpu/dnn.o $(PIC)/tests/gpu/emulated_search.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=dnn_open,--wrap=dnn_conv_run \
 	    -Wl,--wrap=weights_get -o $@ $^ $(LIBS) $(CUDA_LDFLAGS) -lcudnn -lcmocka
@@ -191,24 +192,26 @@ GPU_CODE = $(foreach a,$(GPU_ARCHS),-gencode arch=compute_$(a)$(comma)code=sm_$(
 # cuDNN brings the C++ library along, which nvcc's launchers use a little.
 GPU_LIBS := -lcudart_static -lcudnn -lstdc++ -lrt -ldl -lm -lpthread
 .PHONY: gpu gpu-plans gpu-pack test-gpu bench-gpu
-gpu-plans: $(GPU_OBJ) $(PIC)/tests/gpu/emulated.o
+gpu-plans: $(GPU_OBJ) $(EMULATED_OBJ)
 gpu: build/facenetd-cuda.so ## the plugin for NVIDIA cards, build/facenetd-cuda.so
-$(PIC)/gpu/kernels.o: gpu/kernels.cu $(addprefix gpu/,arith.h arith_ops.h \
-        kernels.h card.h)
+KERNELS := $(PIC)/gpu/kernels.o $(PIC)/gpu/search_kernels.o
+$(KERNELS): $(PIC)/gpu/%.o: gpu/%.cu $(addprefix gpu/,arith.h arith_ops.h \
+        card.h kernels.h search_arith.h search_kernels.h)
 	@mkdir -p $(@D)
 	@echo "  NVCC $@ ($(GPU_ARCHS))"
 	$(Q)$(NVCC) -std=c++17 -O3 --threads $(NVCC_THREADS) -I. $(GPU_CODE) -Xcompiler \
 	    -Wall$(comma)-Wextra$(comma)-fPIC$(comma)-fvisibility=hidden -c -o $@ $<
 # Nothing is exported but the one function, nothing left open but the driver.
 build/facenetd-cuda.so: $(GPU_OBJ) $(PIC)/gpu/card.o $(PIC)/gpu/dnn.o \
-        $(PIC)/gpu/kernels.o
+        $(KERNELS)
 	@echo "  LD $@"
 	$(Q)$(CC) -shared -Wl,-soname,facenetd-cuda.so -Wl,-z,defs,-z,relro,-z,now \
 	    -Wl,--exclude-libs,ALL -Wl,--as-needed -o $@ $^ $(CUDA_LDFLAGS) $(GPU_LIBS)
 	$(Q)sh tests/gpu/check_plugin.sh
 
-GPU_TESTS := $(B)/tests/op/test_op $(B)/tests/gpu/test_card $(B)/tests/gpu/bench_card
-$(B)/tests/gpu/bench_card: $(B)/tests/gpu/bench_card.o $(LIB)
+GPU_TESTS := $(B)/tests/op/test_op $(addprefix $(B)/tests/gpu/,test_card \
+        test_search bench_card bench_search)
+$(B)/tests/gpu/bench_card $(B)/tests/gpu/bench_search: %: %.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 test-gpu: gpu $(GPU_TESTS) ## the plugin's tests on this machine's card

@@ -2,6 +2,7 @@
  * that the plugin exports. Devices and networks; plans are made in plan.c. */
 #include "gpu/gpu.h"
 #include "gpu/gpu_priv.h"
+#include "gpu/search.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,6 +90,12 @@ static struct network *load(struct device *dev, const struct graph *g,
     return NULL;
 }
 
+static struct rows *rows_new(struct device *dev, const struct rows_options *opt,
+                             struct error *err)
+{
+    return search_rows_new(dev, ((struct gpu_device *)dev)->card, opt, err);
+}
+
 const struct backend *facenetd_backend(uint32_t abi)
 {
     static const struct backend table = {
@@ -102,6 +109,11 @@ const struct backend *facenetd_backend(uint32_t abi)
         .plan = gpu_plan_new,
         .plan_free = gpu_plan_free,
         .forward = gpu_forward,
+        .rows_new = rows_new,
+        .rows_free = search_rows_free,
+        .rows_put = search_rows_put,
+        .rows_wipe = search_rows_wipe,
+        .rows_best = search_rows_best,
     };
 
     return abi == BACKEND_ABI ? &table : NULL;

@@ -86,8 +86,8 @@ static struct rows *make(void)
         for (int i = 0; i < BLOCK; i++)
             fill(x[b][i]);
         for (int i = 0; i < BLOCK; i += BLOCK / 4)
-            assert_int_equal(backend->rows_put(r, b, i, BLOCK / 4, x[b][i], NULL),
-                             0);
+            assert_int_equal(
+                backend->rows_put(r, b, i, BLOCK / 4, x[b][i], NULL), 0);
         dead[b][0] = (uint64_t)draw() << 40 ^ draw();
         dead[b][1] = draw();
     }
