@@ -55,8 +55,9 @@ CUDA_CFLAGS := -isystem $(CUDA)/include -isystem $(dir $(CUDNN_H))
 CUDA_LDFLAGS := -L$(CUDA)/lib64 $(addprefix -Wl$(comma)-rpath$(comma),$(GPU_RPATH))
 PIC := $(B)/pic
 GPU_OBJ := $(patsubst %.c,$(PIC)/%.o,$(addprefix gpu/,gpu.c layout.c plan.c \
-        plan_conv.c run.c search.c tune.c weights.c) core/base/error.c \
-        core/base/file.c $(addprefix core/engine/,graph.c graph_fuse.c op.c slots.c tensor.c))
+        plan_best.c plan_conv.c run.c search.c tune.c weights.c) \
+        core/base/error.c core/base/file.c \
+        $(addprefix core/engine/,graph.c graph_fuse.c op.c slots.c tensor.c))
 
 SRC := $(sort $(wildcard core/*/*.c store/*.c config/*.c daemon/*.c))
 SRC := $(filter-out daemon/main.c,$(SRC))

@@ -1,4 +1,4 @@
-/* gpu/gpu_priv.h - what gpu.c, plan.c, plan_conv.c and run.c share. */
+/* gpu/gpu_priv.h - what gpu.c, plan*.c and run.c share. */
 #ifndef GPU_GPU_PRIV_H
 #define GPU_GPU_PRIV_H
 
@@ -84,7 +84,8 @@ struct gpu_plan {
     struct stream *stream;
     char *arena, *scratch, *pinned;
     size_t bytes_arena, bytes_scratch;
-    bool recorded; /* replayed as one; else step by step */
+    bool recorded;          /* replayed as one; else step by step */
+    int n_placed, n_merged; /* see struct layout */
 };
 
 /* A plan in the making. */
@@ -101,9 +102,15 @@ struct build {
     struct error *err;
 };
 
-/* plan.c */
+/* plan_best.c */
 struct plan *gpu_plan_new(struct network *net, const struct plan_options *opt,
                           struct error *err);
+
+/* plan.c */
+struct gpu_plan *gpu_plan_as(struct network *net,
+                             const struct plan_options *opt,
+                             const struct layout_options *layout,
+                             struct error *err);
 void gpu_plan_free(struct plan *p);
 struct step *gpu_step(struct build *b, enum step_kind kind,
                       const struct node *node);
@@ -123,5 +130,7 @@ void gpu_fall_back(struct step *s);
 /* run.c: memory, engines and recording for steps that are all there. */
 int gpu_bind(struct gpu_plan *p, bool separate, struct error *err);
 int gpu_forward(struct plan *p, struct error *err);
+/* Microseconds of a run, copies and all. */
+int gpu_measure(struct gpu_plan *p, float *us, struct error *err);
 
 #endif

@@ -52,6 +52,7 @@ static void place_joined(struct find *f, const struct node *n)
             f->l->home[n->in[k]] =
                 (struct home){whole.owner, whole.offset + offset, whole.pitch};
             f->placed[n->in[k]] = true;
+            f->l->n_placed++;
         }
         offset += c;
     }
@@ -101,6 +102,7 @@ static void merge_from(struct find *f, int first)
         f->placed[out] = true;
         offset += channels(&f->shapes[out]);
     }
+    f->l->n_merged += n_members;
 }
 
 static void find_all(struct find *f, const struct layout_options *opt)
@@ -132,6 +134,7 @@ int layout_init(struct layout *l, const struct graph *g,
     size_t n = (size_t)g->n_values + 1;
     bool ok;
 
+    l->n_placed = l->n_merged = 0;
     l->home = calloc(n, sizeof(*l->home));
     l->leader = calloc((size_t)g->n_nodes + 1, sizeof(*l->leader));
     f.producer = calloc(n, sizeof(*f.producer));

@@ -21,6 +21,8 @@ struct layout {
     struct home *home; /* by value */
     int *leader;       /* by node: the first of the convolutions that are one,
                           itself where it is the first; -1: it stays alone */
+    int n_placed, n_merged; /* values in others by joins; convolutions that
+                               are one with another */
 };
 
 struct layout_options {

@@ -468,12 +468,12 @@ static int plan_out(struct build *b)
     return 0;
 }
 
-static int build_steps(struct build *b)
+static int build_steps(struct build *b, const struct layout_options *layout)
 {
-    const struct layout_options all = {.slices = true, .merge = true};
-
-    if (layout_init(&b->layout, b->g, b->shapes, &all, b->err) || plan_in(b))
+    if (layout_init(&b->layout, b->g, b->shapes, layout, b->err) || plan_in(b))
         return -1;
+    b->plan->n_placed = b->layout.n_placed;
+    b->plan->n_merged = b->layout.n_merged;
     for (int i = 0; i < b->g->n_nodes; i++)
         if (plan_node(b, i))
             return error_context(b->err, "node '%.80s'", b->g->nodes[i].name);
@@ -511,8 +511,10 @@ static int prepare(struct build *b, const struct plan_options *opt)
     return graph_shapes(b->g, opt->n, opt->h, opt->w, b->shapes, b->err);
 }
 
-struct plan *gpu_plan_new(struct network *net, const struct plan_options *opt,
-                          struct error *err)
+struct gpu_plan *gpu_plan_as(struct network *net,
+                             const struct plan_options *opt,
+                             const struct layout_options *layout,
+                             struct error *err)
 {
     struct gpu_network *gn = (struct gpu_network *)net;
     struct gpu_plan *p = calloc(1, sizeof(*p));
@@ -526,7 +528,7 @@ struct plan *gpu_plan_new(struct network *net, const struct plan_options *opt,
     p->dev = (struct gpu_device *)net->device;
     if (!card_enter(p->dev->card, err) &&
         !choose_type(p, opt->precision, err) && !prepare(&b, opt))
-        rc = build_steps(&b);
+        rc = build_steps(&b, layout);
     if (!rc)
         rc = gpu_bind(p, opt->separate, err);
     layout_fini(&b.layout);
@@ -535,7 +537,7 @@ struct plan *gpu_plan_new(struct network *net, const struct plan_options *opt,
     free(b.owner_slot);
     free(b.flat);
     if (!rc)
-        return &p->base;
+        return p;
     gpu_plan_free(&p->base);
     return NULL;
 }

@@ -415,3 +415,23 @@ int gpu_forward(struct plan *plan, struct error *err)
     }
     return rc ? -1 : card_wait(p->stream, err);
 }
+
+static int run_again(void *at, struct error *err)
+{
+    struct gpu_plan *p = at;
+
+    return p->recorded ? card_replay(p->stream, err) : run_all(p, err);
+}
+
+int gpu_measure(struct gpu_plan *p, float *us, struct error *err)
+{
+    int rc;
+
+    pthread_mutex_lock(&p->dev->lock);
+    rc = run_again(p, err);
+    if (!rc)
+        rc = card_time(p->stream, run_again, p, TRIED_RUNS, us, err);
+    dnn_rest(p->dev->dnn);
+    pthread_mutex_unlock(&p->dev->lock);
+    return rc;
+}

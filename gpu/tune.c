@@ -153,13 +153,10 @@ void tune_free(struct tune *t)
     free(t);
 }
 
-bool tune_find(struct tune *t, const struct dnn_shape *s, int *at,
-               int64_t *engine)
+static bool find(struct tune *t, const char *key, int *at, int64_t *engine)
 {
-    char key[MAX_KEY];
     bool found = false;
 
-    key_of(s, key);
     pthread_mutex_lock(&t->lock);
     for (const struct entry *e = t->first; e && !found; e = e->next)
         if (!strcmp(e->key, key)) {
@@ -171,15 +168,46 @@ bool tune_find(struct tune *t, const struct dnn_shape *s, int *at,
     return found;
 }
 
+static void add_new(struct tune *t, const char *key, int at, int64_t engine)
+{
+    pthread_mutex_lock(&t->lock);
+    add(t, key, at, engine);
+    t->changed = true;
+    pthread_mutex_unlock(&t->lock);
+}
+
+bool tune_find(struct tune *t, const struct dnn_shape *s, int *at,
+               int64_t *engine)
+{
+    char key[MAX_KEY];
+
+    key_of(s, key);
+    return find(t, key, at, engine);
+}
+
 void tune_add(struct tune *t, const struct dnn_shape *s, int at, int64_t engine)
 {
     char key[MAX_KEY];
 
     key_of(s, key);
-    pthread_mutex_lock(&t->lock);
-    add(t, key, at, engine);
-    t->changed = true;
-    pthread_mutex_unlock(&t->lock);
+    add_new(t, key, at, engine);
+}
+
+bool tune_find_number(struct tune *t, uint64_t number, int *at)
+{
+    char key[MAX_KEY];
+    int64_t none;
+
+    snprintf(key, sizeof(key), "plan:%016" PRIx64, number);
+    return find(t, key, at, &none);
+}
+
+void tune_add_number(struct tune *t, uint64_t number, int at)
+{
+    char key[MAX_KEY];
+
+    snprintf(key, sizeof(key), "plan:%016" PRIx64, number);
+    add_new(t, key, at, 0);
 }
 
 /* The text of the file, malloc'd. */

@@ -15,7 +15,7 @@
 struct card {
     size_t bound;
     atomic_size_t used;
-    atomic_int runs;
+    atomic_int runs, timed; /* what is timed later is quicker */
     int lose;
     atomic_bool lost;
 };
@@ -203,7 +203,7 @@ int card_time(struct stream *s, int (*work)(void *at, struct error *err),
               void *at, int n, float *us, struct error *err)
 {
     (void)n;
-    *us = 1;
+    *us = 1000.0f / (float)(1 + atomic_fetch_add(&s->card->timed, 1));
     return work(at, err) ? -1 : card_enter(s->card, err);
 }
 

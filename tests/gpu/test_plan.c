@@ -58,11 +58,13 @@ static struct graph *block(int width)
     return g;
 }
 
+static bool tunes;
+
 static struct plan *plan_of(const struct graph *g, struct device **dev,
                             struct network **net, enum precision precision)
 {
     const struct backend *b = facenetd_backend(BACKEND_ABI);
-    struct device_options opt = {0};
+    struct device_options opt = {.tune = tunes};
     struct plan_options popt = {.n = 2, .precision = precision};
     struct plan *p;
 
@@ -105,6 +107,31 @@ static void test_joined(void **state)
     /* the two 1x1 that feed 3x3 are one */
     assert_int_equal(count(p, STEP_DNN), 5);
     assert_int_equal(count(p, STEP_UNARY), 0);
+    close_all(p, net, dev);
+    graph_free(g);
+}
+
+/* On the emulated card what is timed later wins: the layout without joins in
+ * place, and without merging. The second time it is known. */
+static void test_layout_timed(void **state)
+{
+    struct graph *g = block(16);
+    struct plan_options popt = {.n = 2};
+    struct network *net;
+    struct device *dev;
+    struct plan *p, *again;
+
+    (void)state;
+    tunes = true;
+    p = plan_of(g, &dev, &net, PRECISION_F16);
+    tunes = false;
+    assert_true(count(p, STEP_PLACE) >= 3);
+    assert_int_equal(count(p, STEP_DNN), 6);
+    again = dev->backend->plan(net, &popt, &err);
+    assert_non_null(again);
+    assert_int_equal(count(again, STEP_PLACE), count(p, STEP_PLACE));
+    assert_int_equal(count(again, STEP_DNN), 6);
+    dev->backend->plan_free(again);
     close_all(p, net, dev);
     graph_free(g);
 }
@@ -251,7 +278,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_abi),    cmocka_unit_test(test_layout),
         cmocka_unit_test(test_joined), cmocka_unit_test(test_not_joined),
-        cmocka_unit_test(test_flat),   cmocka_unit_test(test_tune),
+        cmocka_unit_test(test_flat),   cmocka_unit_test(test_layout_timed),
+        cmocka_unit_test(test_tune),
     };
 
     return cmocka_run_group_tests_name("plans of a card", tests, NULL, NULL);
