@@ -301,13 +301,15 @@ static bool ask(struct device_search *s, struct rows_ask *ask, float threshold,
 {
     struct on_device *d = (struct on_device *)&s->g->device;
     struct rows_answer answer = {0};
+    struct error err = {0};
     bool whole = false;
 
     answer.found = malloc((size_t)ask->max * sizeof(*answer.found));
     if (!answer.found)
         return false;
-    if (d->rows->device->backend->rows_best(d->rows, ask, &answer, NULL) < 0) {
-        atomic_store(&d->lost, true);
+    if (d->rows->device->backend->rows_best(d->rows, ask, &answer, &err) < 0) {
+        if (err.code != ERR_NOMEM)
+            atomic_store(&d->lost, true);
     } else {
         offer_found(s, ask->queries, threshold, &answer, t);
         whole = is_whole(s, answer.rest, threshold, t);

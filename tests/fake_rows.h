@@ -37,6 +37,7 @@ static struct fake_rows_state {
     atomic_int lost_in;  /* calls until the device is lost; 0: never */
     atomic_int nomem_in; /* new blocks until there is no memory; 0: never */
     atomic_bool lost;
+    atomic_bool busy; /* no memory for a search */
 } fake_rows_state;
 
 static inline void fake_rows_broken(const char *rule)
@@ -273,6 +274,8 @@ static inline int fake_rows_best(struct rows *rows, const struct rows_ask *ask,
     atomic_fetch_add(&fake_rows_state.n_asks, 1);
     if (fake_rows_fault(err))
         return -1;
+    if (atomic_load(&fake_rows_state.busy))
+        return error_set(err, ERR_NOMEM, "no memory for a search");
     if (ask->k < 1 || ask->max < ask->k || ask->max > ROWS_FOUND_MAX ||
         ask->n_queries < 1 || ask->n_queries > ROWS_QUERIES_MAX ||
         ask->n_pieces < 1)

@@ -390,6 +390,7 @@ static void test_over_the_cap(void **state)
 
 static void test_no_memory(void **state)
 {
+    int64_t n_answered;
     struct both b;
 
     (void)state;
@@ -400,6 +401,14 @@ static void test_no_memory(void **state)
     assert_true(gallery_on_device(b.with));
     assert_true(size_of(b.with).n_device > 0);
     assert_true(size_of(b.with).n_device <= 2 * BLOCK);
+    /* None for a search is none for this one. */
+    atomic_store(&fake_rows_state.busy, true);
+    ask_many(&b, "a");
+    assert_true(gallery_on_device(b.with));
+    n_answered = size_of(b.with).n_device_searches;
+    atomic_store(&fake_rows_state.busy, false);
+    ask_many(&b, "a");
+    assert_true(size_of(b.with).n_device_searches > n_answered);
     drop(&b);
 }
 
