@@ -142,8 +142,10 @@ static struct embedder *load_one(const struct card_net *net, struct device *dev,
 {
     struct embedder *e = embedder_new(dev, net->model, net->batch_max, p, err);
 
-    if (e && check(e, golden->chip, golden->row, err) == 0)
+    if (e && check(e, golden->chip, golden->row, err) == 0) {
+        embedder_cover_by_time(e);
         return e;
+    }
     embedder_free(e);
     return NULL;
 }
@@ -200,8 +202,10 @@ int card_net_build(struct card_net *net, struct device *dev,
         embedder_free(second);
         second = NULL;
     }
-    if (second)
+    if (second) {
+        embedder_cover_by_time(second);
         slots[1] = slot_new(second, timeout_ms, &more);
+    }
     free(g.chip);
     free(g.row);
     if (!slots[0])

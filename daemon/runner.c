@@ -30,6 +30,8 @@ struct runner *runner_new(const struct runner_options *opt,
     pthread_mutex_init(&r->cpu_lock, NULL);
     r->cpu = embedder_new(opt->cpu, take_model, opt->cpu_batch,
                           opt->cpu_precision, err);
+    if (r->cpu)
+        embedder_cover_by_time(r->cpu);
     if (r->cpu && (!opt->card || !card_usable(opt->card)))
         return r;
     if (r->cpu)

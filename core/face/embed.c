@@ -30,6 +30,7 @@ struct embedder {
     embedder_forward_fn forward;
     void *forward_ctx;
     unsigned n_runs;
+    bool by_time; /* the plans to take are chosen by time_ns */
 };
 
 static int64_t now_ns(void)
@@ -217,6 +218,11 @@ static void measured(struct embedder *e, int k, int64_t ns)
     e->warm[k] = true;
 }
 
+void embedder_cover_by_time(struct embedder *e)
+{
+    e->by_time = true;
+}
+
 /* --- running ------------------------------------------------------------ */
 
 /* n faces, at most plan k's. */
@@ -253,7 +259,7 @@ int embedder_run(struct embedder *e, const float *const *chips, int n,
     int most = embedder_batch_max(e), n_bad = 0;
     /* now and then the smallest that holds them: a time that was disturbed
      * once would else never be measured again */
-    bool look = ++e->n_runs % LOOK_AGAIN == 0;
+    bool look = ++e->n_runs % LOOK_AGAIN == 0 || !e->by_time;
 
     for (int from = 0, round; from < n; from += round) {
         int k = 0;

@@ -1,9 +1,8 @@
 /* core/face/embed.h - chips to unit vectors, in batches.
- * Owns plans for batch sizes 1 2 4 8 … up to the cap, and measures how long
- * each takes: what is to be run is covered by those that take least together
- * (5 faces: 4 and 1, or 8 of which 3 are idle). A face's embedding does not
- * depend on what shares its batch. Thread: one (the inference worker, or a
- * tool), except where it is said. */
+ * Owns plans for batch sizes 1 2 4 8 … up to the cap; a batch runs on the
+ * smallest that holds it, unless embedder_cover_by_time was asked for. A face's
+ * embedding does not depend on what shares its batch, but for rounding.
+ * Thread: one (the inference worker, or a tool), except where it is said. */
 #ifndef CORE_FACE_EMBED_H
 #define CORE_FACE_EMBED_H
 
@@ -32,6 +31,12 @@ int embedder_run(struct embedder *e, const float *const *chips, int n,
 int embedder_dim(const struct embedder *e);
 int embedder_batch_max(const struct embedder *e);
 enum precision embedder_precision(const struct embedder *e);
+
+/* From now on faces are covered by the plans that take least time together, as
+ * measured while running (5: 4 and 1, or 8 of which 3 are idle). For serving:
+ * what is to be repeated to the last digit, as training, must not ask the
+ * clock. */
+void embedder_cover_by_time(struct embedder *e);
 
 /* How a filled plan is run, in place of graph_forward: by another thread, for
  * one. After a failure neither chips nor plan are touched. */

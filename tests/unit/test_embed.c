@@ -185,6 +185,7 @@ static void test_cover(void **state)
         struct embedder *e = embedder_new(dev, &m, 8, PRECISION_F32, &err);
         struct spy spy = {0};
         assert_non_null(e);
+        embedder_cover_by_time(e);
         assert_int_equal(embedder_time_us(e, rows[i].n), 0);
         embedder_set_forward(e, spy_forward, &spy);
         run_same(e, rows[i].n, &err);
@@ -213,6 +214,7 @@ static void test_measured(void **state)
     chip_of(chip, 3, 4);
     for (int i = 0; i < 2; i++) {
         struct spy spy = {.slow_n = 8};
+        embedder_cover_by_time(both[i]);
         embedder_set_forward(both[i], spy_forward, &spy);
         assert_int_equal(embedder_measure(both[i], chip, want, &worst, &err),
                          0);
