@@ -3,13 +3,14 @@
  * (Romero and others, FitNets, arXiv 1412.6550). The loss of a hint is the
  * part of the teacher's variance that the network does not explain:
  * sum (s - t)^2 / sum (t - mean of its channel)^2, over the batch. */
-#include "core/train/train_priv.h"
+#include "core/train/train_hint.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/engine/tensor.h"
+#include "core/train/train_priv.h"
 
 enum {
     HINT_MAX = PLAN_MAX_OUTPUTS - 1, /* output 0 is the vector */

@@ -116,10 +116,8 @@ struct train {
     int64_t asked;            /* step of the next batch to ask for */
     double loss, rate, spread, gradient_norm;
     int active;
-
     struct train_round round;
     struct train_counters at;
-
     /* train_report.c */
     char models[TRAIN_MAX_PATH], logs[TRAIN_MAX_PATH];
     struct events *events;
@@ -151,17 +149,6 @@ int64_t train_steps(const struct train *t); /* of the whole run */
 int train_setup_model(struct train *t, struct error *err); /* graph, contract */
 int train_setup_network(struct train *t, struct error *err); /* all else */
 void train_setup_fini(struct train *t);
-
-/* --- train_hint.c */
-/* What distill_hints names: t->graph with those values as outputs after the
- * first; owned. Loads the teacher for train_hint_teach. */
-struct graph *train_hint_graph(struct train *t, struct error *err);
-void train_hint_fini(struct train *t);
-/* The teacher's vectors of t->tutor_x into t->tutor_y; keeps its pictures. */
-int train_hint_teach(struct train *t, struct error *err);
-/* After the network's forward: the hints' loss, weighted; its gradients are
- * written. */
-double train_hint_loss(struct train *t);
 
 /* --- train_data.c */
 int train_data_open(struct train *t, struct error *err);

@@ -10,6 +10,7 @@
 
 #include "core/arch/arch.h"
 #include "core/engine/tensor.h"
+#include "core/train/train_hint.h"
 
 enum {
     EMBED_BATCH = 32 /* of the parent and the teacher */

@@ -10,6 +10,7 @@
 
 #include "core/engine/tensor.h"
 #include "core/train/random.h"
+#include "core/train/train_hint.h"
 
 int train_step_init(struct train *t, struct error *err)
 {
