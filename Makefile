@@ -242,33 +242,32 @@ deps-check: deps ## and those of make check and make fuzz
 	    --no-install-recommends $(DEBS_CHECK)
 
 # ---- models, and the main job -------------------------------------------
-MODELS := build/models/embedder.onnx \
-        $(patsubst %,build/models/detector_%net.onnx,p r o)
-.PHONY: models run
-models: build/facenetctl ## fill build/models with an embedder and a detector
+NAMES := embedder detector_pnet detector_rnet detector_onet
+MODELS := $(NAMES:%=build/models/%.onnx)
+.PHONY: models run reference train-models
+models: $(MODELS) ## fill build/models from models/; what is there already stays
+build/models/%.onnx: | models/%.onnx
 	@mkdir -p build/models
-	@for m in embedder detector_pnet detector_rnet detector_onet; do \
-	    if test -e models/$$m.onnx; then \
-	        cp -u models/$$m.onnx build/models/ || exit 1; fi; done
-	@$(MAKE) -s --no-print-directory $(MODELS)
-	@ls build/models/*.onnx
+	cp $(firstword $|) $@
 
+# The test data's weights with contracts, to compare with and learn from.
 IMPORT = ./build/facenetctl model import
 MTCNN = --scale fixed:127.5,128 --licence MIT \
         --source "timesler/facenet-pytorch, MTCNN"
-build/models/embedder.onnx: | build/facenetctl
-	@test -e $(DATA)/weights/mobilefacenet_arcface_112.onnx || { \
-	    cat models/README.md; exit 1; }
+reference: $(NAMES:%=build/reference/%.onnx)
+build/reference/embedder.onnx: | build/facenetctl
+	@mkdir -p build/reference
 	$(IMPORT) $(DATA)/weights/mobilefacenet_arcface_112.onnx \
 	    --crop arcface-112 --scale none \
 	    --source "liguiyuan/mobilefacenet-ncnn, MobileFaceNet with ArcFace" \
 	    --threshold 0.1:1.7376:3000:300 --threshold 0.01:1.5186:3000:30 \
 	    --threshold 0.001:1.4124:3000:3 -o $@
-build/models/detector_%net.onnx: | build/facenetctl
-	@test -e $(DATA)/weights/mtcnn_$*net.onnx || { \
-	    cat models/README.md; exit 1; }
+build/reference/detector_%net.onnx: | build/facenetctl
+	@mkdir -p build/reference
 	$(IMPORT) $(DATA)/weights/mtcnn_$*net.onnx --kind mtcnn-$*net $(MTCNN) \
 	    -o $@
+train-models: all ## train the models of models/ anew into build/trained: hours
+	FACENETD_DATA="$(abspath $(DATA))" models/train.sh
 
 run: all models ## build, and serve on 127.0.0.1:8080 with data in build/data
 	@mkdir -p build/data
@@ -281,19 +280,15 @@ HTTPTEST := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/http/*.c)))
         uninstall help clean
 test-build: $(B)/facenetd $(B)/facenetctl $(TESTS) $(REPLAY) $(HTTPTEST) \
         $(B)/tests/fake_gpu.so
-test: all test-build models-if-any ## build and run every test
+test: all test-build models ## build and run every test
 	@V=$(V) FACENETD_DATA="$(abspath $(DATA))" tests/run
-.PHONY: models-if-any
-models-if-any: build/facenetctl
-	@if test -d $(DATA)/weights || test -e models/embedder.onnx; then \
-	    $(MAKE) -s --no-print-directory models >/dev/null; fi
 
 asan: ## the tests under AddressSanitizer and UBSan
-	$(MAKE) models-if-any
+	$(MAKE) models
 	$(MAKE) V=asan test-build
 	ASAN_OPTIONS=detect_leaks=1 V=asan FACENETD_DATA="$(abspath $(DATA))" tests/run
 tsan: ## the tests under ThreadSanitizer
-	$(MAKE) models-if-any
+	$(MAKE) models
 	$(MAKE) V=tsan test-build
 	TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=0" \
 	    OPENBLAS_NUM_THREADS=1 V=tsan FACENETD_DATA="$(abspath $(DATA))" tests/run
@@ -331,13 +326,12 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (30)
 .PHONY: fuzz-build
 fuzz-build: $(FUZZ)
 
-bench: all $(BENCH) ## every figure of the README, as CSV
-	@$(MAKE) -s --no-print-directory models >/dev/null
+bench: all models $(BENCH) ## every figure of the README, as CSV
 	@FACENETD_DATA="$(abspath $(DATA))" bench/run $(V)
 
 .PHONY: figures
 figures: all ## train as for README's figures of training, about two hours
-	@$(MAKE) -s --no-print-directory models >/dev/null
+	@! test -d $(DATA)/weights || $(MAKE) -s --no-print-directory reference
 	@FACENETD_DATA="$(abspath $(DATA))" python3 bench/figures_train.py
 
 # ---- the tree itself --------------------------------------------------------
@@ -366,7 +360,7 @@ SUBST := sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g' \
         -e 's|@VERSION@|$(VERSION)|g'
 D := $(DESTDIR)
 
-install: all ## install under DESTDIR and PREFIX; keeps an edited facenetd.conf
+install: all models ## install under DESTDIR and PREFIX; keeps an edited facenetd.conf
 	install -d $(D)$(PREFIX)/bin $(D)$(UNITDIR) $(D)$(SYSCONFDIR)/facenetd \
 	    $(D)$(MANDIR)/man1 $(D)$(MANDIR)/man5 $(D)$(MANDIR)/man8 \
 	    $(D)$(PREFIX)/share/facenetd/models $(D)$(PREFIX)/share/doc/facenetd

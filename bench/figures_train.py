@@ -7,16 +7,17 @@ usage: bench/figures_train.py [scratch|same|finetune|refused|distill]...
 scratch   a network of 59 M MACs from random weights, by triplets, on
           cfp-train and lfw-other-people
 same      its first batches twice with one seed: every loss is the same
-finetune  the default embedder on half the people of bollywood-64, measured on
+finetune  MobileFaceNet with ArcFace on half the people of bollywood-64, measured on
           the other half before and after, and on LFW
 refused   the same with a rate that ruins it: the guard must refuse
-distill   the network of 59 M MACs (a quarter of its teacher's) imitates the
-          default embedder, on the training folders alone
+distill   the network of 59 M MACs (a quarter of its teacher's) imitates that
+          one, on the training folders alone
 
 LFW is its 6,000 pairs, never trained on, raw photos through the served path.
 scratch and distill take M minutes each (50), the others a few. Their curves
 are printed as rows "curve": n is the step. Needs FACENETD_DATA or
-../shared/data and build/models; without, a printed skip.
+../shared/data and build/reference (make reference); without, a printed
+skip.
 """
 
 import argparse
@@ -30,7 +31,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DATA = os.environ.get("FACENETD_DATA") or os.path.join(ROOT, "../shared/data")
 CTL = os.path.join(ROOT, "build/facenetctl")
-MODELS = os.path.join(ROOT, "build/models")
+MODELS = os.path.join(ROOT, "build/reference")
 TEACHER = os.path.join(MODELS, "embedder.onnx")
 PARTS = ["scratch", "same", "finetune", "refused", "distill"]
 
