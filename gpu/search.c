@@ -254,8 +254,8 @@ static int put_some(struct search_rows *r, int block, int first, int n,
         card_copy_out(r->stream, r->put.host, r->put.card, ALIGN, err) ||
         finish(r, r->stream, err))
         return -1;
-    norm = search_norm(search_from_bits(stats[0]), (int)dim);
-    lost = search_norm(search_from_bits(stats[1]), (int)dim);
+    norm = search_norm(arith_float(stats[0]), (int)dim);
+    lost = search_norm(arith_float(stats[1]), (int)dim);
     explicit_bzero(r->put.host + ALIGN, bytes);
     pthread_mutex_lock(&r->lock);
     b->norm = first ? larger(norm, b->norm) : norm;

@@ -1,6 +1,6 @@
 /* gpu/search_arith.h - the arithmetic of searching rows in 16 bits, and the
  * proof that what is left out cannot matter. One copy for the card
- * (search.cu) and for the host, where tests run it.
+ * (search_kernels.cu) and for the host, where tests run it.
  *
  * x: a row, q: a query, both of n numbers; x', q': the same in half
  * precision; s: the product q'.x' as the card computes it. Then
@@ -19,81 +19,18 @@
 #ifndef GPU_SEARCH_ARITH_H
 #define GPU_SEARCH_ARITH_H
 
-#include <math.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <string.h>
-
-#ifdef __CUDACC__
-#define SEARCH static __host__ __device__ __forceinline__
-#else
-#define SEARCH static inline __attribute__((unused))
-#endif
-
-SEARCH uint32_t search_bits(float v)
-{
-    uint32_t u;
-
-    memcpy(&u, &v, sizeof(u));
-    return u;
-}
-
-SEARCH float search_from_bits(uint32_t u)
-{
-    float v;
-
-    memcpy(&v, &u, sizeof(v));
-    return v;
-}
-
-/* To half precision, the nearest, ties to even; denormals are kept. */
-SEARCH uint16_t search_half(float v)
-{
-    uint32_t u = search_bits(v), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
-    uint32_t shift, kept, lost, half;
-
-    if (a > 0x7f800000) /* NaN */
-        return (uint16_t)(sign | 0x7e00);
-    if (a >= 0x477ff000) /* from halfway above the largest, 65504 */
-        return (uint16_t)(sign | 0x7c00);
-    if (a >= 0x38800000) { /* 2^-14: not denormal */
-        half = a - 0x38000000;
-        return (uint16_t)(sign | ((half + 0xfff + (half >> 13 & 1)) >> 13));
-    }
-    if (a <= 0x33000000) /* 2^-25: half of the least, a tie to 0 */
-        return (uint16_t)sign;
-    shift = 126 - (a >> 23); /* 14..24: to units of 2^-24 */
-    kept = (a & 0x7fffff) | 0x800000;
-    lost = kept & ((1u << shift) - 1);
-    half = 1u << (shift - 1);
-    kept >>= shift;
-    kept += lost > half || (lost == half && (kept & 1));
-    return (uint16_t)(sign | kept);
-}
-
-SEARCH float search_float(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, a = h & 0x7fff;
-    float v;
-
-    if (a >= 0x7c00) /* infinity, NaN */
-        return search_from_bits(sign | 0x7f800000 | (a & 0x3ff) << 13);
-    if (a >= 0x400)
-        return search_from_bits(sign | ((a << 13) + 0x38000000));
-    v = (float)a * 5.9604644775390625e-8f; /* 2^-24 */
-    return sign ? -v : v;
-}
+#include "gpu/arith.h"
 
 /* One lane's share of rounding a row: numbers lane, lane + n_lanes, ... of
  * dim, zeros up to padded. Adds to the squares of |x - x'| and |x'|. */
-SEARCH void search_round(const float *x, uint16_t *to, int dim, int padded,
-                         int lane, int n_lanes, float *lost2, float *norm2)
+ARITH void search_round(const float *x, uint16_t *to, int dim, int padded,
+                        int lane, int n_lanes, float *lost2, float *norm2)
 {
     for (int i = lane; i < padded; i += n_lanes) {
         float v = i < dim ? x[i] : 0.0f, kept, lost;
 
-        to[i] = search_half(v);
-        kept = search_float(to[i]);
+        to[i] = arith_to_f16(v);
+        kept = arith_from_f16(to[i]);
         lost = v - kept; /* exact */
         *lost2 += lost * lost;
         *norm2 += kept * kept;
@@ -102,7 +39,7 @@ SEARCH void search_round(const float *x, uint16_t *to, int dim, int padded,
 
 /* At least the norm, from a sum of n squares in single precision, of which
  * those below 2^-149 may be missing. NaN and infinity stay. */
-SEARCH float search_norm(float sum2, int n)
+ARITH float search_norm(float sum2, int n)
 {
     float grown = sum2 * (1.0f + (float)(n + 16) * 1.2e-7f);
 
@@ -110,8 +47,8 @@ SEARCH float search_norm(float sum2, int n)
 }
 
 /* |x|, |q| of the rounded ones, |x - x'|, |q - q'|: what is lost of both. */
-SEARCH float search_epsilon(float q_norm, float q_lost, float x_norm,
-                            float x_lost, int n)
+ARITH float search_epsilon(float q_norm, float q_lost, float x_norm,
+                           float x_lost, int n)
 {
     float g = ((float)n * 1.25f + 32.0f) * 2.384185791015625e-7f; /* 2^-22 */
     float e =
@@ -123,7 +60,7 @@ SEARCH float search_epsilon(float q_norm, float q_lost, float x_norm,
 /* What of the rows is collected, given the k-th largest product so far:
  * band, 2e and what the asker adds; low, the floor less e. Any product that
  * is not below. */
-SEARCH float search_cut(float kth, float band, float low)
+ARITH float search_cut(float kth, float band, float low)
 {
     float cut = kth - band;
 
@@ -132,25 +69,25 @@ SEARCH float search_cut(float kth, float band, float low)
 
 /* A found row: its product, so that whole numbers sort as products do, above
  * its place. */
-SEARCH uint64_t search_hit(float product, uint32_t place)
+ARITH uint64_t search_hit(float product, uint32_t place)
 {
-    uint32_t u = search_bits(product);
+    uint32_t u = arith_bits(product);
 
     u = u & 0x80000000 ? ~u : u | 0x80000000;
     return (uint64_t)u << 32 | place;
 }
 
-SEARCH float search_product(uint64_t hit)
+ARITH float search_product(uint64_t hit)
 {
     uint32_t u = (uint32_t)(hit >> 32);
 
-    return search_from_bits(u & 0x80000000 ? u & 0x7fffffff : ~u);
+    return arith_float(u & 0x80000000 ? u & 0x7fffffff : ~u);
 }
 
 /* The k-th largest hit is found a byte at a time, from the top: counts [256]
  * of the hits that share the bytes so far, by their next; *k becomes its rank
  * among those of the byte returned. */
-SEARCH uint32_t search_byte(const uint32_t *counts, uint32_t *k)
+ARITH uint32_t search_byte(const uint32_t *counts, uint32_t *k)
 {
     uint32_t byte = 255;
 
@@ -159,7 +96,7 @@ SEARCH uint32_t search_byte(const uint32_t *counts, uint32_t *k)
     return byte;
 }
 
-SEARCH bool search_dead(const uint64_t *dead, int row)
+ARITH bool search_dead(const uint64_t *dead, int row)
 {
     return dead && (dead[row / 64] >> (row % 64) & 1);
 }

@@ -56,8 +56,8 @@ static __global__ void __launch_bounds__(THREADS)
         /* Bits of numbers that are not negative sort as they do; NaN is above
          * all. */
         if (lane == 0) {
-            atomicMax(&stats[0], search_bits(norm2) & 0x7fffffff);
-            atomicMax(&stats[1], search_bits(lost2) & 0x7fffffff);
+            atomicMax(&stats[0], arith_bits(norm2) & 0x7fffffff);
+            atomicMax(&stats[1], arith_bits(lost2) & 0x7fffffff);
         }
     }
 }

@@ -205,7 +205,7 @@ static inline void fake_rows_score(const struct fake_rows *r,
         if (search_dead(p->dead, i))
             continue;
         for (int j = 0; j < dim; j++)
-            sum += a->q[j] * search_float(x[j]);
+            sum += a->q[j] * arith_from_f16(x[j]);
         if (!(sum < a->cut))
             a->hits[a->n++] = search_hit(
                 sum, piece * (uint32_t)r->base.opt.block_rows + (uint32_t)i);
@@ -223,7 +223,7 @@ static inline void fake_rows_prepare(struct fake_rows *r,
     search_round(ask->queries + (size_t)at * (size_t)dim, half, dim, dim, 0, 1,
                  &lost2, &norm2);
     for (int i = 0; i < dim; i++)
-        a->q[i] = search_float(half[i]);
+        a->q[i] = arith_from_f16(half[i]);
     pthread_mutex_lock(&r->lock);
     for (int i = 0; i < ask->n_pieces; i++) {
         const struct fake_block *b = &r->blocks[ask->pieces[i].block];

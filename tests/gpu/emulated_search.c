@@ -16,9 +16,9 @@ int search_put(const float *x, uint16_t *to, int n, int dim, int padded,
             search_round(x + (size_t)i * (size_t)dim,
                          to + (size_t)i * (size_t)padded, dim, padded, lane, 32,
                          &lost2, &norm2);
-        bits = search_bits(norm2) & 0x7fffffff;
+        bits = arith_bits(norm2) & 0x7fffffff;
         stats[0] = bits > stats[0] ? bits : stats[0];
-        bits = search_bits(lost2) & 0x7fffffff;
+        bits = arith_bits(lost2) & 0x7fffffff;
         stats[1] = bits > stats[1] ? bits : stats[1];
     }
     return card_launched(s, "search_put", err);
@@ -30,10 +30,10 @@ static float product(const struct search_job *j, int query, const uint16_t *x)
     float sum = 0;
 
     for (int i = 0; i < j->padded; i++)
-        sum +=
-            search_float(x[i]) * (j->n_queries <= SEARCH_EXACT_MAX
-                                      ? j->q32[at + (size_t)i]
-                                      : search_float(j->q16[at + (size_t)i]));
+        sum += arith_from_f16(x[i]) *
+               (j->n_queries <= SEARCH_EXACT_MAX
+                    ? j->q32[at + (size_t)i]
+                    : arith_from_f16(j->q16[at + (size_t)i]));
     return sum;
 }
 

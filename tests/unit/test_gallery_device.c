@@ -75,29 +75,29 @@ static void test_half(void **state)
 {
     (void)state;
     for (uint32_t h = 0; h < 0x10000; h++) {
-        float v = search_float((uint16_t)h);
+        float v = arith_from_f16((uint16_t)h);
         if (isnan(v))
-            assert_true((search_half(v) & 0x7fff) > 0x7c00);
+            assert_true((arith_to_f16(v) & 0x7fff) > 0x7c00);
         else
-            assert_int_equal(search_half(v), h);
+            assert_int_equal(arith_to_f16(v), h);
     }
     /* Between each and the next: the nearest, the middle to the even one. */
     for (uint32_t h = 0; h < 0x7bff; h++) {
-        double a = search_float((uint16_t)h),
-               b = search_float((uint16_t)(h + 1));
+        double a = arith_from_f16((uint16_t)h),
+               b = arith_from_f16((uint16_t)(h + 1));
         float middle = (float)((a + b) / 2);
         uint32_t even = h + (h & 1);
-        assert_int_equal(search_half(middle), even);
-        assert_int_equal(search_half(-middle), even | 0x8000);
-        assert_int_equal(search_half(nextafterf(middle, 0)), h);
-        assert_int_equal(search_half(nextafterf(middle, 9e9f)), h + 1);
+        assert_int_equal(arith_to_f16(middle), even);
+        assert_int_equal(arith_to_f16(-middle), even | 0x8000);
+        assert_int_equal(arith_to_f16(nextafterf(middle, 0)), h);
+        assert_int_equal(arith_to_f16(nextafterf(middle, 9e9f)), h + 1);
     }
-    assert_int_equal(search_half(65519.996f), 0x7bff);
-    assert_int_equal(search_half(65520.0f), 0x7c00);
-    assert_int_equal(search_half(3e38f), 0x7c00);
-    assert_int_equal(search_half(-INFINITY), 0xfc00);
-    assert_int_equal(search_half(1e-45f), 0);
-    assert_int_equal(search_half(-1e-30f), 0x8000);
+    assert_int_equal(arith_to_f16(65519.996f), 0x7bff);
+    assert_int_equal(arith_to_f16(65520.0f), 0x7c00);
+    assert_int_equal(arith_to_f16(3e38f), 0x7c00);
+    assert_int_equal(arith_to_f16(-INFINITY), 0xfc00);
+    assert_int_equal(arith_to_f16(1e-45f), 0);
+    assert_int_equal(arith_to_f16(-1e-30f), 0x8000);
 }
 
 static void test_hit_order(void **state)
@@ -125,19 +125,19 @@ static double part_of_bound(const float *q, const float *x, int dim)
     search_round(x, xh, dim, dim, 0, 1, &xl, &xn);
     for (int i = 0; i < dim; i++) {
         exact += (double)q[i] * (double)x[i];
-        plain += search_float(qh[i]) * search_float(xh[i]);
+        plain += arith_from_f16(qh[i]) * arith_from_f16(xh[i]);
     }
     for (int i = 0; i < dim; i += 4) {
         float largest = fabsf(cut), unit;
         double sum;
         for (int j = i; j < i + 4; j++)
-            largest = fmaxf(largest,
-                            fabsf(search_float(qh[j]) * search_float(xh[j])));
+            largest = fmaxf(
+                largest, fabsf(arith_from_f16(qh[j]) * arith_from_f16(xh[j])));
         unit = largest > 0 ? ldexpf(1, ilogbf(largest) - 23) : 1;
         sum = trunc((double)cut / unit);
         for (int j = i; j < i + 4; j++)
-            sum += trunc((double)search_float(qh[j]) *
-                         (double)search_float(xh[j]) / unit);
+            sum += trunc((double)arith_from_f16(qh[j]) *
+                         (double)arith_from_f16(xh[j]) / unit);
         cut = (float)(sum * unit);
     }
     bound = search_epsilon(search_norm(qn, dim), search_norm(ql, dim),
