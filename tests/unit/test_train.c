@@ -282,6 +282,33 @@ static void another_teacher_is_another_run(void **state)
     free(a);
 }
 
+/* Hints that weigh all but alone: the pictures inside come nearer to the
+ * teacher's. */
+static void hints_are_followed(void **state)
+{
+    struct train_args *a = small_args();
+    struct seen s = {0};
+    double first = 0, last = 0;
+
+    (void)state;
+    set(a, "distill", at("learned.onnx")); /* by the first test */
+    set(a, "distill_hints", "one=one,two=two");
+    set(a, "distill_hint_weight", "100");
+    set(a, "optimizer", "ADAM");
+    set(a, "adam_epsilon", "1e-8");
+    set(a, "learning_rate", "0.01");
+    set(a, "force", "true");
+    must_run(a, &s);
+    assert_true(s.n_losses >= 12);
+    for (int i = 0; i < 3; i++) {
+        first += s.loss[i];
+        last += s.loss[s.n_losses - 1 - i];
+    }
+    if (!(last < 0.7 * first))
+        fail_msg("hints: from %g to %g", first / 3, last / 3);
+    free(a);
+}
+
 static void a_teacher_is_named_with_its_licence(void **state)
 {
     struct train_args *a = small_args();
@@ -663,6 +690,7 @@ int main(void)
         cmocka_unit_test(stopping_works_in_every_phase),
         cmocka_unit_test(only_the_same_run_goes_on),
         cmocka_unit_test(another_teacher_is_another_run),
+        cmocka_unit_test(hints_are_followed),
         cmocka_unit_test(a_teacher_is_named_with_its_licence),
         cmocka_unit_test(other_figures_are_measured_anew),
         cmocka_unit_test(a_worse_model_is_refused),
