@@ -13,8 +13,16 @@
 struct dnn;
 struct dnn_conv;
 
+/* Backward passes are of the convolution alone: no residual, bias or ReLU. */
+enum dnn_pass {
+    DNN_FORWARD,
+    DNN_BACK_DATA,   /* the loss by x from that by y, and w */
+    DNN_BACK_WEIGHTS /* the loss by w, in f32, from x and that by y */
+};
+
 struct dnn_shape {
-    int n, c, h, w; /* of x */
+    enum dnn_pass pass;
+    int n, c, h, w; /* of x, as of k, pitches and y: of the forward pass */
     int k;          /* channels of y */
     int kernel[2], stride[2], dilation[2], pad[4];
     int x_pitch, y_pitch, z_pitch; /* z, the residual: 0 where there is none */
@@ -42,6 +50,8 @@ int64_t dnn_conv_engine(const struct dnn_conv *c); /* cuDNN's number of it */
 bool dnn_conv_compiled(const struct dnn_conv *c);  /* at run time, not before */
 size_t dnn_conv_scratch(const struct dnn_conv *c);
 
+/* Backward: x and w are the factors (BACK_DATA: the loss by y, and w;
+ * BACK_WEIGHTS: x, and the loss by y), y is the result. */
 struct dnn_memory {
     const void *x, *w, *bias, *z;
     void *y, *scratch;

@@ -77,8 +77,13 @@ struct learn_tensor {
                              layers, no biases, norms or slopes */
 };
 
+enum {
+    LEARN_MAX_SLOTS = 2
+};
+
 /* The numbers of a network that learns, in host memory: whoever holds the
- * network may read and write them between runs. */
+ * network may read and write them between runs. Where the device keeps its own
+ * (learn_get is there), these are what was last brought. */
 struct learnable {
     struct learn_tensor *tensors;
     int n_tensors;
@@ -87,6 +92,32 @@ struct learnable {
     float *gradients;  /* [n_weights]; backward adds to them */
     float *statistics; /* [n_statistics] */
     uint64_t random;   /* state of dropout, for resuming */
+    /* What an optimiser keeps of every weight, [n_weights] each, the holder's;
+     * NULL: not there. Set before the first learn_put of LEARN_SLOTS. */
+    float *slots[LEARN_MAX_SLOTS], *average;
+};
+
+/* Parts of a learnable. */
+enum learn_part {
+    LEARN_WEIGHTS = 1,
+    LEARN_GRADIENTS = 2,
+    LEARN_STATISTICS = 4,
+    LEARN_SLOTS = 8 /* and the average */
+};
+
+enum optimizer { /* what they do: learn_rule.h */
+    OPTIM_ADAGRAD,
+    OPTIM_ADADELTA,
+    OPTIM_ADAM,
+    OPTIM_RMSPROP,
+    OPTIM_MOM,
+    OPTIM_COUNT
+};
+struct learn_update {
+    enum optimizer rule;
+    float rate;    /* ADAM: with the corrections of this step */
+    float epsilon; /* ADAM's */
+    float average; /* average += this * (weights - average), after it */
 };
 
 struct plan_info {
@@ -96,7 +127,7 @@ struct plan_info {
 };
 
 enum {
-    BACKEND_ABI = 5
+    BACKEND_ABI = 6
 };
 
 /* A device is lost when forward, backward, load or plan says ERR_DEVICE for
@@ -131,6 +162,16 @@ struct backend {
     /* After forward, once: from plan->gradient, the loss by the outputs, add
      * the loss by every weight to net->learn->gradients. */
     int (*backward)(struct plan *p, struct error *err);
+    /* A device that keeps a learnable's numbers in memory of its own has these
+     * five; elsewhere all are NULL, see learn.h, through which they are used.
+     * Thread: the network's. From the device to the learnable, and back: */
+    int (*learn_get)(struct network *net, unsigned parts, struct error *err);
+    int (*learn_put)(struct network *net, unsigned parts, struct error *err);
+    int (*learn_clear)(struct network *net, struct error *err);
+    int (*learn_norm)(struct network *net, float decay, double *norm,
+                      struct error *err);
+    int (*learn_update)(struct network *net, const struct learn_update *u,
+                        struct error *err);
     /* Search: rows.h. All NULL: the device has none. */
     struct rows *(*rows_new)(struct device *dev, const struct rows_options *opt,
                              struct error *err);

@@ -19,7 +19,7 @@ struct optim {
     enum optimizer rule;
     size_t n;
     int n_slots;
-    float *slots[OPTIM_MAX_SLOTS];
+    float *slots[LEARN_MAX_SLOTS];
     long long steps;
     float epsilon; /* ADAM's */
 };
@@ -29,7 +29,7 @@ struct optim {
 static const struct {
     const char *name;
     int n_slots;
-    float first[OPTIM_MAX_SLOTS];
+    float first[LEARN_MAX_SLOTS];
 } rules[] = {
     [OPTIM_ADAGRAD] = {"ADAGRAD", 1, {0.1f, 0}},
     [OPTIM_ADADELTA] = {"ADADELTA", 2, {0, 0}},
@@ -181,7 +181,7 @@ void optim_step(struct optim *o, float *weights, const float *gradients,
     }
 }
 
-int optim_slots(struct optim *o, float *slots[OPTIM_MAX_SLOTS])
+int optim_slots(struct optim *o, float *slots[LEARN_MAX_SLOTS])
 {
     for (int k = 0; k < o->n_slots; k++)
         slots[k] = o->slots[k];

@@ -7,19 +7,8 @@
 
 #include <stddef.h>
 
-#include "core/base/error.h"
+#include "core/engine/backend.h"
 
-enum optimizer {
-    OPTIM_ADAGRAD,  /* initial accumulator 0.1 */
-    OPTIM_ADADELTA, /* rho 0.9, epsilon 1e-6 */
-    OPTIM_ADAM,     /* 0.9, 0.999, epsilon 0.1 (the script's) */
-    OPTIM_RMSPROP,  /* decay 0.9, momentum 0.9, epsilon 1.0 */
-    OPTIM_MOM,      /* 0.9, Nesterov */
-    OPTIM_COUNT
-};
-enum {
-    OPTIM_MAX_SLOTS = 2
-};
 const char *optim_name(enum optimizer o); /* "ADAGRAD" */
 int optim_parse(const char *name, enum optimizer *o, struct error *err);
 
@@ -35,7 +24,7 @@ void optim_step(struct optim *o, float *weights, const float *gradients,
                 double rate);
 /* Everything that a resumed run needs beside the weights: slot arrays of [n]
  * floats (borrowed) and the step count. */
-int optim_slots(struct optim *o, float *slots[OPTIM_MAX_SLOTS]); /* how many */
+int optim_slots(struct optim *o, float *slots[LEARN_MAX_SLOTS]); /* how many */
 long long optim_steps(const struct optim *o);
 void optim_set_steps(struct optim *o, long long steps);
 

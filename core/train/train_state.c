@@ -91,7 +91,7 @@ static int list_parts(struct train *t, struct checkpoint_part *parts)
     struct train_round *r = &t->round;
     size_t n = t->learn->n_weights * sizeof(float);
     size_t dim = (size_t)t->dim * sizeof(float);
-    float *slots[OPTIM_MAX_SLOTS] = {NULL};
+    float *slots[LEARN_MAX_SLOTS] = {NULL};
     int n_slots = optim_slots(t->optim, slots), k = 0;
 
     parts[k++] = (struct checkpoint_part){"run", &t->at, sizeof(t->at)};

@@ -121,7 +121,7 @@ static void state_is_all_there_is(void **state)
     for (int r = 0; r < OPTIM_COUNT; r++) {
         struct optim *a = optim_new((enum optimizer)r, 3, &err);
         struct optim *b = optim_new((enum optimizer)r, 3, &err);
-        float *from[OPTIM_MAX_SLOTS], *to[OPTIM_MAX_SLOTS], x[3], y[3];
+        float *from[LEARN_MAX_SLOTS], *to[LEARN_MAX_SLOTS], x[3], y[3];
         int n;
 
         memcpy(x, first, sizeof(x));
