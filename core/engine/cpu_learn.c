@@ -8,136 +8,23 @@
 
 /* ---- weights --------------------------------------------------------- */
 
-enum {
-    NO_TENSOR = -1,
-    FROZEN = -2 /* a frozen node reads it, whoever else does */
-};
-enum role {
-    ROLE_CONSTANT,
-    ROLE_WEIGHT, /* learns */
-    ROLE_DECAYS, /* learns, and weight decay is for it */
-    ROLE_STATISTIC
-};
-
-/* What input k of a node is to learning. */
-static enum role role_of(const struct node *n, int k)
-{
-    switch (n->op.type) {
-    case OP_CONV:
-    case OP_GEMM:
-        return k == 1 ? ROLE_DECAYS : k == 2 ? ROLE_WEIGHT : ROLE_CONSTANT;
-    case OP_BATCH_NORM:
-        return k > 2 ? ROLE_STATISTIC : k ? ROLE_WEIGHT : ROLE_CONSTANT;
-    case OP_AFFINE:
-    case OP_PRELU:
-        return k ? ROLE_WEIGHT : ROLE_CONSTANT;
-    default: /* scales of the input or of a residual */
-        return ROLE_CONSTANT;
-    }
-}
-
-static void add_tensor(struct cpu_learn *l, int value, enum role role)
-{
-    struct learnable *a = &l->learn;
-    size_t count = shape_count(&l->graph->values[value].shape);
-    struct learn_tensor *t = &a->tensors[a->n_tensors];
-    size_t *end = role == ROLE_STATISTIC ? &a->n_statistics : &a->n_weights;
-
-    l->tensor[value] = a->n_tensors++;
-    *t = (struct learn_tensor){.value = value,
-                               .offset = *end,
-                               .count = count,
-                               .statistic = role == ROLE_STATISTIC,
-                               .decays = role == ROLE_DECAYS};
-    *end += count;
-}
-
-static void find_tensors(struct cpu_learn *l)
-{
-    const struct graph *g = l->graph;
-    enum role role;
-
-    for (int i = 0; i < g->n_values; i++)
-        l->tensor[i] = NO_TENSOR;
-    for (int i = 0; i < l->opt.freeze_until; i++)
-        for (int k = 0; k < g->nodes[i].n_in; k++)
-            l->tensor[g->nodes[i].in[k]] = FROZEN;
-    for (int i = l->opt.freeze_until; i < g->n_nodes; i++)
-        for (int k = 0; k < g->nodes[i].n_in; k++) {
-            int v = g->nodes[i].in[k];
-
-            role = role_of(&g->nodes[i], k);
-            if (g->values[v].kind == VALUE_WEIGHT && role != ROLE_CONSTANT &&
-                l->tensor[v] == NO_TENSOR)
-                add_tensor(l, v, role);
-        }
-}
-
-static int take_weights(struct cpu_learn *l, struct error *err)
-{
-    struct learnable *a = &l->learn;
-
-    a->weights = tensor_alloc(a->n_weights + 1);
-    a->gradients = tensor_alloc(a->n_weights + 1);
-    a->statistics = tensor_alloc(a->n_statistics + 1);
-    if (!a->weights || !a->gradients || !a->statistics)
-        return error_set(err, ERR_NOMEM, "no memory for weights that learn");
-    for (int i = 0; i < a->n_tensors; i++) {
-        const struct learn_tensor *t = &a->tensors[i];
-        struct value *v = &l->graph->values[t->value];
-
-        memcpy((t->statistic ? a->statistics : a->weights) + t->offset, v->data,
-               t->count * sizeof(float));
-        free(v->data);
-        v->data = NULL;
-    }
-    return 0;
-}
-
 void cpu_learn_unload(struct network *net)
 {
-    struct cpu_learn *l = (struct cpu_learn *)net;
-
-    if (!l)
+    if (!net)
         return;
-    free(l->learn.tensors);
-    free(l->learn.weights);
-    free(l->learn.gradients);
-    free(l->learn.statistics);
-    free(l->tensor);
-    graph_free(l->graph);
-    free(l);
+    learner_fini((struct learner *)net);
+    free(net);
 }
 
 struct network *cpu_learn_load(struct device *dev, const struct graph *g,
                                const struct learn_options *opt,
                                struct error *err)
 {
-    struct cpu_learn *l;
+    struct learner *l = calloc(1, sizeof(*l));
 
-    if (opt->freeze_until < 0 || opt->freeze_until > g->n_nodes)
-        return error_null(err, ERR_BAD_FIELD,
-                          "node %d of %d cannot be the first that learns",
-                          opt->freeze_until, g->n_nodes);
-    l = calloc(1, sizeof(*l));
     if (!l)
         return error_null(err, ERR_NOMEM, "no memory for a network");
-    l->base.device = dev;
-    l->base.learn = &l->learn;
-    l->opt = *opt;
-    l->learn.random = opt->seed;
-    l->graph = graph_dup(g, err);
-    l->tensor = calloc((size_t)g->n_values + 1, sizeof(*l->tensor));
-    l->learn.tensors =
-        calloc((size_t)g->n_values + 1, sizeof(*l->learn.tensors));
-    if (!l->graph || !l->tensor || !l->learn.tensors) {
-        if (l->graph)
-            error_set(err, ERR_NOMEM, "no memory for a network");
-        cpu_learn_unload(&l->base);
-        return NULL;
-    }
-    find_tensors(l);
-    if (!take_weights(l, err))
+    if (!learner_init(l, dev, g, opt, err))
         return &l->base;
     cpu_learn_unload(&l->base);
     return NULL;
@@ -227,7 +114,7 @@ static int forward(struct plan *plan, struct error *err)
         int rc = 0;
 
         if (s->kind == LEARN_CONV)
-            rc = run_pass(&s->pass[CONV_FORWARD], err);
+            rc = run_pass(&p->pass[i][CONV_FORWARD], err);
         else if (s->kind == LEARN_GEMM)
             rc = gemm_forward(s, err);
         else
@@ -242,7 +129,8 @@ static int forward(struct plan *plan, struct error *err)
     return 0;
 }
 
-static int backward_step(struct learn_step *s, struct error *err)
+static int backward_step(struct learn_step *s, const struct conv_run pass[],
+                         struct error *err)
 {
     if (s->kind == LEARN_GEMM)
         return gemm_backward(s, err);
@@ -251,7 +139,7 @@ static int backward_step(struct learn_step *s, struct error *err)
         return 0;
     }
     for (int i = CONV_BACK_DATA; i <= CONV_BACK_WEIGHTS; i++)
-        if (s->pass[i].kernel && run_pass(&s->pass[i], err))
+        if (pass[i].kernel && run_pass(&pass[i], err))
             return -1;
     return 0;
 }
@@ -268,7 +156,7 @@ static int backward(struct plan *plan, struct error *err)
     for (int i = p->n_steps - 1; i >= 0; i--) {
         struct learn_step *s = &p->steps[i];
 
-        if (s->backward && backward_step(s, err))
+        if (s->backward && backward_step(s, p->pass[i], err))
             return error_context(err, "backward of node '%.80s'",
                                  s->node->name);
     }

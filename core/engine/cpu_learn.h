@@ -8,15 +8,7 @@
 #define CORE_ENGINE_CPU_LEARN_H
 
 #include "core/engine/cpu_priv.h"
-#include "core/engine/op_train.h"
-
-struct cpu_learn {
-    struct network base;
-    struct learnable learn;
-    struct graph *graph; /* data of constants only */
-    struct learn_options opt;
-    int *tensor; /* of values: index in learn.tensors; negative: a constant */
-};
+#include "core/engine/learn_steps.h"
 
 /* One argument of a convolution: where it lies, and how the kernel wants it.
  * reorder takes it from one to the other (inputs) or back (results). */
@@ -37,33 +29,15 @@ struct conv_run {
     size_t n_bias;
 };
 
-enum learn_kind {
-    LEARN_CONV,
-    LEARN_GEMM,
-    LEARN_OP
-};
-/* A node, or one with those that op_train does in the same pass. */
-struct learn_step {
-    enum learn_kind kind;
-    const struct node *node;
-    int index;         /* of node */
-    int in[OP_MAX_IN]; /* values; run.n_in of them */
-    int scale[2];      /* constants of run.scale, or -1 */
-    int out;           /* value */
-    bool gone;         /* done by another step */
-    bool backward;     /* a loss by its result comes back */
-    struct op_run run; /* shapes and addresses, of convolutions also */
-    struct conv_run pass[3];
-};
-
 struct cpu_learn_plan {
     struct plan base;
-    struct cpu_learn *net;
+    struct learner *net;
     struct onednn *dn;
     int n_threads;
     bool rest;
     struct learn_step *steps;
     int n_steps;
+    struct conv_run (*pass)[3]; /* of every step; of convolutions alone */
     char *arena;
     float *staging; /* the input as it is handed over, [n,c,h,w] */
     float *input;   /* and as the steps read it */
