@@ -69,7 +69,8 @@ LIB := $(B)/libfacenetd.a
 UNIT := $(sort $(wildcard tests/unit/test_*.c))
 OPTEST := $(sort $(wildcard tests/op/*.c))
 EMULATED := $(B)/tests/gpu/emulated.so
-EMULATED_OBJ := $(PIC)/tests/gpu/emulated.o $(PIC)/tests/gpu/emulated_search.o
+EMULATED_OBJ := $(addprefix $(PIC)/tests/gpu/,emulated.o emulated_conv.o \
+        emulated_search.o)
 TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op) \
         $(EMULATED) $(B)/tests/gpu/test_card $(B)/tests/gpu/test_plan \
         $(B)/tests/gpu/test_search \
@@ -195,9 +196,10 @@ GPU_LIBS := -lcudart_static -lcudnn -lstdc++ -lrt -ldl -lm -lpthread
 .PHONY: gpu gpu-plans gpu-pack test-gpu bench-gpu
 gpu-plans: $(GPU_OBJ) $(EMULATED_OBJ)
 gpu: build/facenetd-cuda.so ## the plugin for NVIDIA cards, build/facenetd-cuda.so
-KERNELS := $(PIC)/gpu/kernels.o $(PIC)/gpu/search_kernels.o
-$(KERNELS): $(PIC)/gpu/%.o: gpu/%.cu $(addprefix gpu/,arith.h arith_ops.h \
-        card.h kernels.h search_arith.h search_kernels.h)
+KERNELS := $(addprefix $(PIC)/gpu/,conv_kernels.o kernels.o search_kernels.o)
+$(KERNELS): $(PIC)/gpu/%.o: gpu/%.cu $(addprefix gpu/,arith.h arith_conv.h \
+        arith_ops.h card.h conv_kernels.h kernels.h launch.cuh search_arith.h \
+        search_kernels.h)
 	@mkdir -p $(@D)
 	@echo "  NVCC $@ ($(GPU_ARCHS))"
 	$(Q)$(NVCC) -std=c++17 -O3 --threads $(NVCC_THREADS) -I. $(GPU_CODE) -Xcompiler \

@@ -9,46 +9,11 @@
 extern "C" {
 #include "gpu/kernels.h"
 }
+#include "gpu/launch.cuh"
 
 enum {
-    THREADS = 256,
-    WARP = 32,
-    LONG_LINE = 64,   /* numbers from which a warp shares a line */
-    MAX_BLOCKS = 65535 * 16
+    LONG_LINE = 64 /* numbers from which a warp shares a line */
 };
-
-static unsigned blocks_of(uint32_t n_threads)
-{
-    uint32_t n = n_threads / THREADS + (n_threads % THREADS != 0);
-
-    return n < MAX_BLOCKS ? n : (uint32_t)MAX_BLOCKS;
-}
-
-/* A kernel of each type, and its launcher. count: pieces, from a. */
-#define PIECES(name, args, count)                                             \
-    template <int TYPE>                                                       \
-    static __global__ void __launch_bounds__(THREADS)                         \
-        name##_kernel(const args a, uint32_t n)                               \
-    {                                                                         \
-        for (uint32_t i = blockIdx.x * THREADS + threadIdx.x; i < n;          \
-             i += gridDim.x * THREADS)                                        \
-            arith_##name(&a, i, TYPE);                                        \
-    }                                                                         \
-    int kernels_##name(const args *a, int type, struct stream *s,             \
-                       struct error *err)                                     \
-    {                                                                         \
-        uint32_t n = count;                                                   \
-        cudaStream_t on = (cudaStream_t)card_stream_handle(s);                \
-                                                                              \
-        if (type == GTYPE_F32)                                                \
-            name##_kernel<GTYPE_F32><<<blocks_of(n), THREADS, 0, on>>>(*a, n);\
-        else if (type == GTYPE_F16)                                           \
-            name##_kernel<GTYPE_F16><<<blocks_of(n), THREADS, 0, on>>>(*a, n);\
-        else                                                                  \
-            name##_kernel<GTYPE_BF16><<<blocks_of(n), THREADS, 0, on>>>(*a,   \
-                                                                        n);   \
-        return card_launched(s, #name, err);                                  \
-    }
 
 PIECES(from_nchw, struct arith_move, arith_pieces(&a->a))
 PIECES(to_nchw, struct arith_move, arith_pixels(&a->a) * (uint32_t)a->a.c)
@@ -67,13 +32,6 @@ template <int LANES> static __device__ float greatest(float v)
 {
     for (int k = LANES / 2; k > 0; k /= 2)
         v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, k));
-    return v;
-}
-
-template <int LANES> static __device__ float total(float v)
-{
-    for (int k = LANES / 2; k > 0; k /= 2)
-        v += __shfl_xor_sync(0xffffffffu, v, k);
     return v;
 }
 

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "core/arch/arch.h"
+#include "gpu/conv_kernels.h"
 #include "gpu/gpu.h"
 #include "gpu/gpu_priv.h"
 #include "gpu/kernels.h"
@@ -262,6 +263,11 @@ NOTHING(lrn, arith_lrn)
 NOTHING(lines, arith_lines)
 NOTHING(gather, arith_gather)
 NOTHING(place, arith_place)
+NOTHING(conv_back_data, arith_conv_back)
+NOTHING(conv_back_weights, arith_conv_back)
+NOTHING(depthwise_back_data, arith_conv_back)
+NOTHING(depthwise_back_weights, arith_conv_back)
+NOTHING(column_sums, arith_columns)
 
 /* ---- the test
  * ---------------------------------------------------------------- */
