@@ -7,19 +7,9 @@
 #include "core/engine/graph.h"
 #include "core/engine/slots.h"
 #include "gpu/arith_ops.h"
-#include "gpu/dnn.h"
+#include "gpu/engine.h"
 #include "gpu/layout.h"
-#include "gpu/tune.h"
 #include "gpu/weights.h"
-
-struct gpu_device {
-    struct device base;
-    struct card *card;
-    pthread_mutex_t lock; /* of dnn, and of all convolutions made by it */
-    struct dnn *dnn;
-    struct tune *tune;
-    bool tunes; /* times engines when it plans */
-};
 
 struct gpu_network {
     struct network base;
@@ -82,8 +72,9 @@ struct gpu_plan {
     int n_slots;
     int in_slot, out_slot[PLAN_MAX_OUTPUTS]; /* packed f32 */
     struct stream *stream;
-    char *arena, *scratch, *pinned;
-    size_t bytes_arena, bytes_scratch;
+    char *arena, *pinned;
+    size_t bytes_arena;
+    struct scratch scratch;
     bool recorded;          /* replayed as one; else step by step */
     int n_placed, n_merged; /* see struct layout */
 };

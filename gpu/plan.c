@@ -557,7 +557,7 @@ void gpu_plan_free(struct plan *plan)
         dnn_conv_free(p->steps[i].dnn);
     pthread_mutex_unlock(&p->dev->lock);
     card_release(c, p->arena, p->bytes_arena);
-    card_release(c, p->scratch, p->bytes_scratch);
+    engine_scratch_free(c, &p->scratch);
     card_unpin(c, p->pinned);
     free(p->steps);
     free(p->slots);

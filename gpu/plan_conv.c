@@ -3,11 +3,6 @@
  * in place. One channel to each group, or other groups: our own kernels. */
 #include "gpu/gpu_priv.h"
 
-enum {
-    /* Of one convolution; more would be taken from other plans. */
-    MAX_SCRATCH = 256 << 20
-};
-
 /* Weights of the convolutions of `values`, filters of c channels, h x w. */
 static const void *weights(struct build *b, int form, const int values[],
                            int n_values, const int chw[3])
@@ -62,7 +57,7 @@ static int make_dnn(struct build *b, struct step *s)
     if (!s->w || !s->bias)
         return -1;
     pthread_mutex_lock(&dev->lock);
-    s->dnn = dnn_conv_new(dev->dnn, d, MAX_SCRATCH, &why);
+    s->dnn = dnn_conv_new(dev->dnn, d, ENGINE_MAX_SCRATCH, &why);
     pthread_mutex_unlock(&dev->lock);
     if (!s->dnn && why.code == ERR_NOMEM)
         return error_set(b->err, ERR_NOMEM, "%s", why.text);

@@ -1,30 +1,19 @@
 /* gpu/run.c - a plan's steps get memory and engines, are recorded as one run,
- * and run. Engines are tried before they are relied on: one that cuDNN makes
- * and then cannot run is passed over like one that it cannot make. */
+ * and run. */
+#include "gpu/engine.h"
 #include "gpu/gpu_priv.h"
 #include "gpu/kernels.h"
 
 #include <stdlib.h>
 
 enum {
-    MAX_TRIED = 12,   /* engines of one convolution, the first of its list */
-    TRIED_BEFORE = 2, /* runs before those that are timed */
-    TRIED_RUNS = 8,
+    TIMED_RUNS = 8,
     FILL_PLAIN = 0x3c, /* 1.06 in f16, 0.01 in bf16 and f32 */
     FILL_NAN = 0xff    /* of every type */
 };
 
 /* ---- one step -------------------------------------------------------------
  */
-
-static int run_dnn(struct gpu_plan *p, struct step *s, struct error *err)
-{
-    if (!dnn_conv_run(s->dnn, p->stream, err))
-        return 0;
-    /* Was it cuDNN that would not, or is the card gone? */
-    card_launched(p->stream, "cuDNN", err);
-    return -1;
-}
 
 static int run_step(struct gpu_plan *p, struct step *s, struct error *err)
 {
@@ -37,7 +26,7 @@ static int run_step(struct gpu_plan *p, struct step *s, struct error *err)
     case STEP_OUT:
         return kernels_to_nchw(&s->u.move, type, on, err);
     case STEP_DNN:
-        return run_dnn(p, s, err);
+        return engine_run(s->dnn, on, err);
     case STEP_CONV:
         return kernels_conv(&s->u.conv, type, on, err);
     case STEP_DEPTHWISE:
@@ -180,125 +169,26 @@ static int get_memory(struct gpu_plan *p, bool separate, struct error *err)
     return 0;
 }
 
-/* At least so much of scratch memory. What steps were bound to before is
- * gone: they are bound again when all is chosen. */
-static int get_scratch(struct gpu_plan *p, size_t bytes, struct error *err)
-{
-    if (bytes <= p->bytes_scratch)
-        return 0;
-    card_release(p->dev->card, p->scratch, p->bytes_scratch);
-    p->bytes_scratch = 0;
-    p->scratch = card_alloc(p->dev->card, bytes, err);
-    if (p->scratch)
-        p->bytes_scratch = bytes;
-    return p->scratch ? 0 : -1;
-}
-
 /* ---- engines --------------------------------------------------------------
  */
 
-static int bind_dnn(struct gpu_plan *p, struct step *s, struct error *err)
+static struct dnn_memory memory_of(const struct gpu_plan *p,
+                                   const struct step *s)
 {
-    const struct dnn_memory m = {.x = s->x.a.p,
-                                 .w = s->w,
-                                 .bias = s->bias,
-                                 .z = s->z.a.p,
-                                 .y = s->y.a.p,
-                                 .scratch = p->scratch};
-
-    return dnn_conv_bind(s->dnn, &m, err);
-}
-
-struct trial {
-    struct gpu_plan *plan;
-    struct step *step;
-};
-
-static int run_trial(void *at, struct error *err)
-{
-    const struct trial *t = at;
-
-    return run_dnn(t->plan, t->step, err);
-}
-
-/* Does the i-th engine run? How long does it take? -1: out of memory, or the
- * card is lost; 0: it does not; 1: it does. */
-static int try_engine(struct gpu_plan *p, struct step *s, int i, float *us,
-                      struct error *err)
-{
-    struct trial t = {p, s};
-    struct error why = {0};
-
-    if (dnn_conv_chosen(s->dnn) != i && !dnn_conv_choose(s->dnn, i))
-        return 0;
-    if (get_scratch(p, dnn_conv_scratch(s->dnn), err))
-        return -1;
-    if (bind_dnn(p, s, &why) || run_trial(&t, &why) ||
-        card_wait(p->stream, &why))
-        return card_enter(p->dev->card, err) ? -1 : 0;
-    if (!us)
-        return 1;
-    for (int k = 0; k < TRIED_BEFORE; k++)
-        if (run_trial(&t, err))
-            return -1;
-    return card_time(p->stream, run_trial, &t, TRIED_RUNS, us, err) ? -1 : 1;
-}
-
-/* The engine that an earlier plan, or start, found best: 1 when it runs. */
-static int take_known(struct gpu_plan *p, struct step *s, struct error *err)
-{
-    int64_t engine;
-    int at;
-
-    if (!tune_find(p->dev->tune, &s->shape, &at, &engine) || at < 0 ||
-        at >= dnn_conv_count(s->dnn) || !dnn_conv_choose(s->dnn, at) ||
-        dnn_conv_engine(s->dnn) != engine)
-        return 0;
-    return try_engine(p, s, at, NULL, err);
-}
-
-static int take_quickest(struct gpu_plan *p, struct step *s, struct error *err)
-{
-    int n = dnn_conv_count(s->dnn), best = -1;
-    float us, least = 0;
-
-    for (int i = 0; i < n && i < MAX_TRIED; i++) {
-        int rc = try_engine(p, s, i, &us, err);
-
-        if (rc < 0)
-            return -1;
-        if (rc && (best < 0 || us < least)) {
-            best = i;
-            least = us;
-        }
-    }
-    if (best < 0 || !dnn_conv_choose(s->dnn, best))
-        return 0;
-    tune_add(p->dev->tune, &s->shape, best, dnn_conv_engine(s->dnn));
-    return 1;
-}
-
-/* The one that dnn_conv_new chose, or the next that runs. */
-static int take_any(struct gpu_plan *p, struct step *s, struct error *err)
-{
-    int first = dnn_conv_chosen(s->dnn), rc = 0;
-
-    if (first >= 0)
-        rc = try_engine(p, s, first, NULL, err);
-    for (int i = 0; !rc && i < dnn_conv_count(s->dnn); i++)
-        if (i != first)
-            rc = try_engine(p, s, i, NULL, err);
-    return rc;
+    return (struct dnn_memory){.x = s->x.a.p,
+                               .w = s->w,
+                               .bias = s->bias,
+                               .z = s->z.a.p,
+                               .y = s->y.a.p,
+                               .scratch = p->scratch.p};
 }
 
 static int choose_engine(struct gpu_plan *p, struct step *s, struct error *err)
 {
-    int rc = take_known(p, s, err);
+    struct dnn_memory m = memory_of(p, s);
+    const struct engine_place at = {p->dev, p->stream, &p->scratch};
+    int rc = engine_choose(&at, s->dnn, &s->shape, &m, err);
 
-    if (!rc && p->dev->tunes)
-        rc = take_quickest(p, s, err);
-    if (!rc)
-        rc = take_any(p, s, err);
     if (rc)
         return rc < 0 ? -1 : 0;
     dnn_conv_free(s->dnn);
@@ -320,14 +210,16 @@ static int choose_engines(struct gpu_plan *p, struct error *err)
             dnn_conv_scratch(p->steps[i].dnn) > most)
             most = dnn_conv_scratch(p->steps[i].dnn);
     /* Trials may have taken more than what was chosen needs. */
-    card_release(p->dev->card, p->scratch, p->bytes_scratch);
-    p->scratch = NULL;
-    p->bytes_scratch = 0;
-    if (get_scratch(p, most, err))
+    engine_scratch_free(p->dev->card, &p->scratch);
+    if (engine_scratch(p->dev->card, &p->scratch, most, err))
         return -1;
-    for (int i = 0; i < p->n_steps; i++)
-        if (p->steps[i].kind == STEP_DNN && bind_dnn(p, &p->steps[i], err))
+    for (int i = 0; i < p->n_steps; i++) {
+        struct step *s = &p->steps[i];
+        struct dnn_memory m = memory_of(p, s);
+
+        if (s->kind == STEP_DNN && dnn_conv_bind(s->dnn, &m, err))
             return -1;
+    }
     return 0;
 }
 
@@ -389,7 +281,7 @@ int gpu_bind(struct gpu_plan *p, bool separate, struct error *err)
         card_fill(p->dev->card, p->arena, FILL_NAN, p->bytes_arena, err))
         return -1;
     info->bytes_activations = p->bytes_arena;
-    info->bytes_scratch = p->bytes_scratch;
+    info->bytes_scratch = p->scratch.bytes;
     info->bytes_weights = weights_bytes(p->net->weights);
     info->n_steps = p->n_steps;
     for (int i = 0; i < p->n_steps; i++)
@@ -430,7 +322,7 @@ int gpu_measure(struct gpu_plan *p, float *us, struct error *err)
     pthread_mutex_lock(&p->dev->lock);
     rc = run_again(p, err);
     if (!rc)
-        rc = card_time(p->stream, run_again, p, TRIED_RUNS, us, err);
+        rc = card_time(p->stream, run_again, p, TIMED_RUNS, us, err);
     dnn_rest(p->dev->dnn);
     pthread_mutex_unlock(&p->dev->lock);
     return rc;
