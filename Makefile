@@ -54,10 +54,10 @@ CUDNN_H := $(firstword $(wildcard $(CUDA)/include/cudnn.h /usr/include/cudnn.h \
 CUDA_CFLAGS := -isystem $(CUDA)/include -isystem $(dir $(CUDNN_H))
 CUDA_LDFLAGS := -L$(CUDA)/lib64 $(addprefix -Wl$(comma)-rpath$(comma),$(GPU_RPATH))
 PIC := $(B)/pic
-GPU_OBJ := $(patsubst %.c,$(PIC)/%.o,$(addprefix gpu/,gpu.c layout.c plan.c \
-        plan_best.c plan_conv.c run.c search.c tune.c weights.c) \
-        core/base/error.c core/base/file.c \
-        $(addprefix core/engine/,graph.c graph_fuse.c op.c slots.c tensor.c))
+GPU_OBJ := $(patsubst %.c,$(PIC)/%.o,$(filter-out gpu/card.c gpu/dnn.c,\
+        $(sort $(wildcard gpu/*.c))) core/base/error.c core/base/file.c \
+        $(addprefix core/engine/,graph.c graph_fuse.c learn_steps.c op.c \
+        op_run.c slots.c tensor.c))
 
 SRC := $(sort $(wildcard core/*/*.c store/*.c config/*.c daemon/*.c))
 SRC := $(filter-out daemon/main.c,$(SRC))
@@ -69,8 +69,8 @@ LIB := $(B)/libfacenetd.a
 UNIT := $(sort $(wildcard tests/unit/test_*.c))
 OPTEST := $(sort $(wildcard tests/op/*.c))
 EMULATED := $(B)/tests/gpu/emulated.so
-EMULATED_OBJ := $(addprefix $(PIC)/tests/gpu/,emulated.o emulated_conv.o \
-        emulated_search.o)
+EMULATED_OBJ := $(patsubst %.c,$(PIC)/%.o,$(sort \
+        $(wildcard tests/gpu/emulated*.c)))
 TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op) \
         $(EMULATED) $(B)/tests/gpu/test_card $(B)/tests/gpu/test_plan \
         $(B)/tests/gpu/test_search \
@@ -168,7 +168,7 @@ $(B)/tests/gpu/test_card $(B)/tests/gpu/test_search: %: %.o $(LIB)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 # cuDNN itself, asked about cards that are not there: nothing runs.
 $(B)/tests/gpu/test_engines: $(B)/tests/gpu/test_engines.o $(GPU_OBJ) \
-        $(PIC)/gpu/dnn.o $(PIC)/tests/gpu/emulated_search.o $(LIB)
+        $(PIC)/gpu/dnn.o $(filter-out %/emulated.o %/emulated_conv.o,$(EMULATED_OBJ)) $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=dnn_open,--wrap=dnn_conv_run \
 	    -Wl,--wrap=weights_get -o $@ $^ $(LIBS) $(CUDA_LDFLAGS) -lcudnn -lcmocka
@@ -196,10 +196,9 @@ GPU_LIBS := -lcudart_static -lcudnn -lstdc++ -lrt -ldl -lm -lpthread
 .PHONY: gpu gpu-plans gpu-pack test-gpu bench-gpu
 gpu-plans: $(GPU_OBJ) $(EMULATED_OBJ)
 gpu: build/facenetd-cuda.so ## the plugin for NVIDIA cards, build/facenetd-cuda.so
-KERNELS := $(addprefix $(PIC)/gpu/,conv_kernels.o kernels.o search_kernels.o)
-$(KERNELS): $(PIC)/gpu/%.o: gpu/%.cu $(addprefix gpu/,arith.h arith_conv.h \
-        arith_ops.h card.h conv_kernels.h kernels.h launch.cuh search_arith.h \
-        search_kernels.h)
+KERNELS := $(patsubst %.cu,$(PIC)/%.o,$(sort $(wildcard gpu/*.cu)))
+$(KERNELS): $(PIC)/gpu/%.o: gpu/%.cu $(wildcard gpu/*.h gpu/*.cuh) \
+        core/engine/learn_rule.h
 	@mkdir -p $(@D)
 	@echo "  NVCC $@ ($(GPU_ARCHS))"
 	$(Q)$(NVCC) -std=c++17 -O3 --threads $(NVCC_THREADS) -I. $(GPU_CODE) -Xcompiler \
