@@ -192,16 +192,12 @@ static bool clear_lost(struct card *c)
  * so where the card is lost. */
 static void probe(struct card_net *net)
 {
-    const struct contract *k = &net->model->contract;
-    float *chip = tensor_alloc(3 * (size_t)k->width * (size_t)k->height);
-    float *out = calloc((size_t)k->dim, sizeof(*out));
-    const float *const chips[1] = {chip};
+    float *rows = calloc(net->opt.net.dim, sizeof(*rows));
     int bad;
 
-    if (chip && out)
-        card_net_run(net, chips, 1, out, &bad, NULL);
-    free(chip);
-    free(out);
+    if (rows)
+        card_net_run(net, &net->opt.input, 1, rows, &bad, NULL);
+    free(rows);
 }
 
 /* Of a net that is not loaded; what failed is tried again, later each time. */
@@ -228,8 +224,8 @@ static void build(struct card *c, struct card_net *net)
         net->backoff_us = 0;
         atomic_store(&net->n_ready, net->n_slots);
         log_event(LOG_LEVEL_INFO, "device",
-                  "model=%s precision=%s slots=%d bytes_used=%zu",
-                  net->model->id, precision_name(net->precision), net->n_slots,
+                  "model=%s precision=%s slots=%d bytes_used=%zu", net->opt.id,
+                  precision_name(net->precision), net->n_slots,
                   info.bytes_used);
         return;
     }
@@ -241,7 +237,7 @@ static void build(struct card *c, struct card_net *net)
     net->retry_us = card_now_us() + net->backoff_us;
     log_event(LOG_LEVEL_WARN, "device",
               "model=%s why=%s text=\"not on the card: the processor answers\"",
-              net->model->id, log_quote(err.text, text, sizeof(text)));
+              net->opt.id, log_quote(err.text, text, sizeof(text)));
     if (err.code != ERR_DEVICE)
         return;
     other = c->nets;
@@ -266,7 +262,7 @@ static void release(struct card *c, struct card_net *net)
     while (*at != net)
         at = &(*at)->next;
     *at = net->next;
-    model_free(net->leaving);
+    net->opt.gone(net->opt.ctx);
     if (c->hung) { /* with its slots */
         net->next = c->left_behind;
         c->left_behind = net;
@@ -275,10 +271,28 @@ static void release(struct card *c, struct card_net *net)
     }
 }
 
+/* The network to load next: what is due, the last ones last. Where none is,
+ * *next_us is when. Holds the lock. */
+static struct card_net *due_net(struct card *c, int64_t now, int64_t *next_us)
+{
+    struct card_net *due = NULL;
+
+    for (struct card_net *net = c->nets; net; net = net->next) {
+        if (net->n_slots > 0 || net->leaving)
+            continue;
+        if (now < net->retry_us && net->retry_us < *next_us)
+            *next_us = net->retry_us;
+        if (now >= net->retry_us && (!due || (due->opt.last && !net->opt.last)))
+            due = net;
+    }
+    return due;
+}
+
 /* One thing that is due; false: nothing is, until *next_us. Holds the lock. */
 static bool step(struct card *c, int64_t *next_us)
 {
     int64_t now = card_now_us();
+    struct card_net *due;
 
     *next_us = now + IDLE_S * SECOND;
     for (struct card_net *net = c->nets; net; net = net->next)
@@ -300,17 +314,10 @@ static bool step(struct card *c, int64_t *next_us)
             *next_us = c->retry_us;
         return false;
     }
-    for (struct card_net *net = c->nets; net; net = net->next) {
-        if (net->n_slots > 0 || net->leaving)
-            continue;
-        if (now >= net->retry_us) {
-            build(c, net);
-            return true;
-        }
-        if (net->retry_us < *next_us)
-            *next_us = net->retry_us;
-    }
-    return false;
+    due = due_net(c, now, next_us);
+    if (due)
+        build(c, due);
+    return due != NULL;
 }
 
 static void *keep(void *arg)

@@ -12,10 +12,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/face/embed.h"
+#include "core/engine/batched.h"
 
 struct card;
-struct card_net; /* a model's networks on it */
+struct card_net; /* a network on it */
 
 enum card_state {
     CARD_OFF,  /* the setting device is cpu */
@@ -70,20 +70,37 @@ bool card_usable(struct card *c);
 /* The processor ran a batch in its place. */
 void card_failover(struct card *c);
 
-/* A model on the card, from now until freed and whenever the card is there;
- * waits for it while the card is up. Borrows m until freed. ERR_NOMEM. */
-struct card_net *card_net_new(struct card *c, const struct model *m,
-                              int batch_max, enum precision precision,
+struct card_net_options {
+    const char *id; /* of the model, for the log */
+    const struct graph *graph;
+    /* precision AUTO: the quickest in which the check holds */
+    struct batched_options net;
+    /* The check: what comes of an input, in every batch size; the squared
+     * distance by the square of want's length, in f32 and in less. */
+    const float *input, *want;
+    float limit_f32, limit_reduced;
+    int n_slots; /* runs at once; at most CARD_SLOTS */
+    bool last;   /* loaded after those that are not */
+    /* All that the options point to is needed no more. Thread: the keeper. */
+    void (*gone)(void *ctx);
+    void *ctx;
+};
+
+/* A network on the card, from now until freed and whenever the card is there;
+ * waits for it while the card is up. Borrows what opt points to until gone.
+ * ERR_NOMEM: gone will not be called. */
+struct card_net *card_net_new(struct card *c,
+                              const struct card_net_options *opt,
                               struct error *err);
-/* Nobody runs it any more. Never blocks: the keeper frees it, and the model,
- * which it may be reading. */
-void card_net_free(struct card_net *net, struct model *take_model);
+/* Nobody runs it any more. Never blocks: the keeper, which may be reading
+ * what was borrowed, frees it. */
+void card_net_free(struct card_net *net);
 /* Runs that it takes at once; 0: it is not ready. Never blocks. */
 int card_net_slots(struct card_net *net);
-/* As embedder_run. 1: it is not ready, or every slot is taken; -1: it failed,
+/* As batched_run. 1: it is not ready, or every slot is taken; -1: it failed,
  * and err says how; where that is the card's end, it is seen to. */
-int card_net_run(struct card_net *net, const float *const *chips, int n,
-                 float *out, int *bad, struct error *err);
+int card_net_run(struct card_net *net, const float *const *inputs, int n,
+                 float *rows, int *bad, struct error *err);
 int64_t card_net_time_us(struct card_net *net, int n); /* 0: unknown */
 enum precision card_net_precision(struct card_net *net);
 /* Why it is not ready; "" where nothing is known. */

@@ -1,16 +1,12 @@
-/* daemon/card_net.c - a model's networks on the card: loading, the check that
- * the card gives the model's golden vector in every batch size, the threads
- * that run them, and what the rest of the daemon calls. */
-#include <math.h>
+/* daemon/card_net.c - a network on the card: loading, the check that the card
+ * gives what is known of it in every batch size, the threads that run it, and
+ * what the rest of the daemon calls. */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "daemon/card_priv.h"
-
-/* Squared distance of unit vectors: reduced arithmetic, and f32. */
-#define LIMIT_REDUCED 1e-3f
-#define LIMIT_F32 1e-6f
 
 /* --- a slot --------------------------------------------------------------- */
 
@@ -84,21 +80,21 @@ static void slot_free(struct card_slot *s, bool started)
     }
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
-    embedder_free(s->embedder);
+    batched_free(s->batched);
     free(s);
 }
 
-static struct card_slot *slot_new(struct embedder *take_embedder,
-                                  int timeout_ms, struct error *err)
+static struct card_slot *slot_new(struct batched *take_batched, int timeout_ms,
+                                  struct error *err)
 {
     struct card_slot *s = calloc(1, sizeof(*s));
     pthread_condattr_t monotonic;
 
     if (!s) {
-        embedder_free(take_embedder);
+        batched_free(take_batched);
         return error_null(err, ERR_NOMEM, "no memory for the card's slot");
     }
-    s->embedder = take_embedder;
+    s->batched = take_batched;
     s->timeout_ms = timeout_ms;
     pthread_mutex_init(&s->lock, NULL);
     pthread_condattr_init(&monotonic);
@@ -109,58 +105,56 @@ static struct card_slot *slot_new(struct embedder *take_embedder,
         slot_free(s, false);
         return error_null(err, ERR_NOMEM, "cannot start the card's thread");
     }
-    embedder_set_forward(s->embedder, forward, s);
+    batched_set_forward(s->batched, forward, s);
     return s;
 }
 
 /* --- loading -------------------------------------------------------------- */
 
-/* Every batch size gives the golden vector. */
-static int check(struct embedder *e, const float *chip, const float *row,
+/* Every batch size gives what is wanted. */
+static int check(struct batched *b, const struct card_net_options *o,
                  struct error *err)
 {
-    enum precision p = embedder_precision(e);
-    float worst, limit = p == PRECISION_F32 ? LIMIT_F32 : LIMIT_REDUCED;
+    enum precision p = batched_precision(b);
+    float worst, limit = p == PRECISION_F32 ? o->limit_f32 : o->limit_reduced;
+    double square = 0;
 
-    if (embedder_measure(e, chip, row, &worst, err) != 0)
+    if (batched_measure(b, o->input, o->want, &worst, err) != 0)
         return -1;
-    if (worst <= limit)
+    for (size_t i = 0; i < o->net.dim; i++)
+        square += (double)o->want[i] * (double)o->want[i];
+    if ((double)worst <= (double)limit * square)
         return 0;
     return error_set(err, ERR_MODEL,
                      "the model's check does not hold on the card in %s "
                      "(%.2g off, %.2g allowed)",
-                     precision_name(p), (double)worst, (double)limit);
+                     precision_name(p), (double)worst, (double)limit * square);
 }
 
-struct golden {
-    float *chip, *row;
-};
-
-static struct embedder *load_one(const struct card_net *net, struct device *dev,
-                                 enum precision p, const struct golden *golden,
-                                 struct error *err)
+static struct batched *load_one(const struct card_net *net, struct device *dev,
+                                enum precision p, struct error *err)
 {
-    struct embedder *e = embedder_new(dev, net->model, net->batch_max, p, err);
+    struct batched_options opt = net->opt.net;
+    struct batched *b;
 
-    if (e && check(e, golden->chip, golden->row, err) == 0) {
-        embedder_cover_by_time(e);
-        return e;
-    }
-    embedder_free(e);
+    opt.precision = p;
+    b = batched_new(dev, net->opt.graph, &opt, err);
+    if (b && check(b, &net->opt, err) == 0)
+        return b;
+    batched_free(b);
     return NULL;
 }
 
 /* What was asked for; auto: the quickest in which the check holds. */
-static struct embedder *load(const struct card_net *net, struct device *dev,
-                             const struct device_info *info,
-                             const struct golden *golden, struct error *err)
+static struct batched *load(const struct card_net *net, struct device *dev,
+                            const struct device_info *info, struct error *err)
 {
     enum precision order[4];
-    struct embedder *e = NULL;
+    struct batched *b = NULL;
     int n = 0;
 
-    if (net->wanted != PRECISION_AUTO) {
-        order[n++] = net->wanted;
+    if (net->opt.net.precision != PRECISION_AUTO) {
+        order[n++] = net->opt.net.precision;
     } else {
         if (info->fast_f16)
             order[n++] = PRECISION_F16;
@@ -170,49 +164,39 @@ static struct embedder *load(const struct card_net *net, struct device *dev,
             order[n++] = PRECISION_TF32;
         order[n++] = PRECISION_F32;
     }
-    for (int i = 0; i < n && !e; i++) {
-        e = load_one(net, dev, order[i], golden, err);
-        if (!e && err->code == ERR_NOMEM)
+    for (int i = 0; i < n && !b; i++) {
+        b = load_one(net, dev, order[i], err);
+        if (!b && err->code == ERR_NOMEM)
             break; /* nor will the next fit */
     }
-    return e;
+    return b;
 }
 
 int card_net_build(struct card_net *net, struct device *dev,
                    const struct device_info *info, struct error *err)
 {
-    int timeout_ms = net->card->opt.timeout_ms;
-    struct golden g = {0};
-    struct embedder *first = NULL, *second = NULL;
+    int timeout_ms = net->card->opt.timeout_ms, n = 0;
     struct card_slot *slots[CARD_SLOTS] = {NULL};
+    struct batched *b = load(net, dev, info, err);
     struct error more;
 
-    g.row = calloc((size_t)net->model->contract.dim, sizeof(*g.row));
-    if (!g.row)
-        return error_set(err, ERR_NOMEM, "no memory for a golden pair");
-    g.chip = model_golden(net->model, g.row, err);
-    if (g.chip)
-        first = load(net, dev, info, &g, err);
-    if (first)
-        slots[0] = slot_new(first, timeout_ms, err);
     /* without memory for a second one, copies do not overlap, no more */
-    if (slots[0])
-        second = embedder_twin(first, net->model, &more);
-    if (second && check(second, g.chip, g.row, &more) != 0) {
-        embedder_free(second);
-        second = NULL;
+    while (b) {
+        batched_cover_by_time(b);
+        slots[n] = slot_new(b, timeout_ms, n == 0 ? err : &more);
+        if (!slots[n] || ++n == net->opt.n_slots)
+            break;
+        b = batched_twin(slots[0]->batched, &more);
+        if (b && check(b, &net->opt, &more) != 0) {
+            batched_free(b);
+            b = NULL;
+        }
     }
-    if (second) {
-        embedder_cover_by_time(second);
-        slots[1] = slot_new(second, timeout_ms, &more);
-    }
-    free(g.chip);
-    free(g.row);
-    if (!slots[0])
+    if (n == 0)
         return -1;
     pthread_mutex_lock(&net->card->lock);
-    net->precision = embedder_precision(first);
-    for (int i = 0; i < CARD_SLOTS && slots[i]; i++)
+    net->precision = batched_precision(slots[0]->batched);
+    for (int i = 0; i < n; i++)
         net->slots[net->n_slots++] = slots[i];
     pthread_mutex_unlock(&net->card->lock);
     return 0;
@@ -232,22 +216,21 @@ void card_net_strip(struct card_net *net)
     pthread_mutex_lock(&net->card->lock);
 }
 
-/* --- for the rest of the daemon
- * -------------------------------------------------------- */
+/* --- for the rest of the daemon ------------------------------------------- */
 
-struct card_net *card_net_new(struct card *c, const struct model *m,
-                              int batch_max, enum precision precision,
+struct card_net *card_net_new(struct card *c,
+                              const struct card_net_options *opt,
                               struct error *err)
 {
     struct card_net *net = calloc(1, sizeof(*net));
     int64_t until = card_load_until_us(c);
 
     if (!net)
-        return error_null(err, ERR_NOMEM, "no memory for a model on the card");
+        return error_null(err, ERR_NOMEM,
+                          "no memory for a network on the card");
+    assert(opt->n_slots >= 1 && opt->n_slots <= CARD_SLOTS);
     net->card = c;
-    net->model = m;
-    net->batch_max = batch_max;
-    net->wanted = precision;
+    net->opt = *opt;
     pthread_mutex_lock(&c->lock);
     net->why = c->why;
     net->next = c->nets;
@@ -263,13 +246,13 @@ struct card_net *card_net_new(struct card *c, const struct model *m,
     return net;
 }
 
-void card_net_free(struct card_net *net, struct model *take_model)
+void card_net_free(struct card_net *net)
 {
     struct card *c = net->card;
 
     pthread_mutex_lock(&c->lock);
     atomic_store(&net->n_ready, 0);
-    net->leaving = take_model;
+    net->leaving = true;
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
 }
@@ -297,8 +280,8 @@ static struct card_slot *begin(struct card_net *net)
     return slot;
 }
 
-int card_net_run(struct card_net *net, const float *const *chips, int n,
-                 float *out, int *bad, struct error *err)
+int card_net_run(struct card_net *net, const float *const *inputs, int n,
+                 float *rows, int *bad, struct error *err)
 {
     struct card *c = net->card;
     struct card_slot *slot = begin(net);
@@ -307,7 +290,7 @@ int card_net_run(struct card_net *net, const float *const *chips, int n,
 
     if (!slot)
         return 1;
-    rc = embedder_run(slot->embedder, chips, n, out, bad, &why);
+    rc = batched_run(slot->batched, inputs, n, rows, bad, &why);
     pthread_mutex_lock(&c->lock);
     slot->taken = false;
     net->n_taken--;
@@ -327,7 +310,7 @@ int64_t card_net_time_us(struct card_net *net, int n)
 
     pthread_mutex_lock(&net->card->lock);
     if (atomic_load(&net->n_ready) > 0)
-        us = embedder_time_us(net->slots[0]->embedder, n);
+        us = batched_time_us(net->slots[0]->batched, n);
     pthread_mutex_unlock(&net->card->lock);
     return us;
 }

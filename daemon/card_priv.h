@@ -1,5 +1,5 @@
-/* daemon/card_priv.h - what card.c (the card's life) and card_net.c (a model's
- * networks on it) share. */
+/* daemon/card_priv.h - what card.c (the card's life) and card_net.c (networks
+ * on it) share. */
 #ifndef DAEMON_CARD_PRIV_H
 #define DAEMON_CARD_PRIV_H
 
@@ -12,7 +12,7 @@
  * backend. What does not come back is abandoned: thread and slot are left as
  * they are, since the card may still write there. */
 struct card_slot {
-    struct embedder *embedder;
+    struct batched *batched;
     bool taken; /* under the card's lock */
     int timeout_ms;
     pthread_t thread;
@@ -26,17 +26,15 @@ struct card_slot {
 
 struct card_net {
     struct card *card;
-    const struct model *model;
-    int batch_max;
-    enum precision wanted;
+    struct card_net_options opt;
     atomic_int n_ready; /* slots that can be run; 0: none */
     /* under the card's lock */
     struct card_slot *slots[CARD_SLOTS];
     int n_slots, n_taken;
     enum precision precision;
     struct error why;
-    bool settled;          /* built, or refused: nobody has to wait */
-    struct model *leaving; /* to be freed with this, once nobody runs it */
+    bool settled; /* built, or refused: nobody has to wait */
+    bool leaving; /* to be freed, once nobody runs it */
     int64_t retry_us, backoff_us;
     struct card_net *next;
 };

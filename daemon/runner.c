@@ -7,14 +7,52 @@
 
 _Static_assert((int)CARD_SLOTS <= (int)BATCH_MAX_SLOTS, "workers for slots");
 
+/* Squared distance of unit vectors that the card may be off. */
+#define LIMIT_REDUCED 1e-3f
+#define LIMIT_F32 1e-6f
+
 struct runner {
     struct runner_options opt;
     struct model *model;
+    float *chip, *row; /* its golden pair, for the card */
     struct embedder *cpu;
     pthread_mutex_t cpu_lock; /* of its plans: held over a run, as whoever
                                  waits for it waits for nothing else */
     struct card_net *net;     /* NULL: the processor alone */
 };
+
+/* What is left of r when nobody runs it. */
+static void gone(void *ctx)
+{
+    struct runner *r = ctx;
+
+    model_free(r->model);
+    free(r->chip);
+    free(r->row);
+    free(r);
+}
+
+static struct card_net *to_card(struct runner *r, struct error *err)
+{
+    struct card_net_options opt = {.id = r->model->id,
+                                   .graph = r->model->graph,
+                                   .limit_f32 = LIMIT_F32,
+                                   .limit_reduced = LIMIT_REDUCED,
+                                   .n_slots = CARD_SLOTS,
+                                   .gone = gone,
+                                   .ctx = r};
+
+    if (embedder_options(r->model, r->opt.card_batch, r->opt.card_precision,
+                         &opt.net, err) != 0)
+        return NULL;
+    r->row = calloc(opt.net.dim, sizeof(*r->row));
+    if (!r->row)
+        return error_null(err, ERR_NOMEM, "no memory for a golden pair");
+    r->chip = model_golden(r->model, r->row, err);
+    opt.input = r->chip;
+    opt.want = r->row;
+    return r->chip ? card_net_new(r->opt.card, &opt, err) : NULL;
+}
 
 struct runner *runner_new(const struct runner_options *opt,
                           struct model *take_model, struct error *err)
@@ -35,8 +73,7 @@ struct runner *runner_new(const struct runner_options *opt,
     if (r->cpu && (!opt->card || !card_usable(opt->card)))
         return r;
     if (r->cpu)
-        r->net = card_net_new(opt->card, take_model, opt->card_batch,
-                              opt->card_precision, err);
+        r->net = to_card(r, err);
     if (r->net)
         return r;
     runner_free(r);
@@ -48,12 +85,11 @@ void runner_free(struct runner *r)
     if (!r)
         return;
     embedder_free(r->cpu);
-    if (r->net)
-        card_net_free(r->net, r->model);
-    else
-        model_free(r->model);
     pthread_mutex_destroy(&r->cpu_lock);
-    free(r);
+    if (r->net)
+        card_net_free(r->net);
+    else
+        gone(r);
 }
 
 const struct model *runner_model(const struct runner *r)

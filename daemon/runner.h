@@ -6,6 +6,7 @@
 #ifndef DAEMON_RUNNER_H
 #define DAEMON_RUNNER_H
 
+#include "core/face/embed.h"
 #include "daemon/batch.h"
 #include "daemon/card.h"
 

@@ -3,8 +3,6 @@
 #include "core/face/embed.h"
 
 #include <math.h>
-#include <sched.h>
-#include <time.h>
 
 #include "core/face/distance.h"
 #include "tests/data.h"
@@ -120,127 +118,6 @@ static void test_bad_rows(void **state)
     dev->backend->device_close(dev);
 }
 
-/* --- which plans --------------------------------------------------------- */
-
-/* In place of graph_forward: which batch sizes; slow_n's takes ten times as
- * long as the slowest of the others did, however busy the machine is. */
-struct spy {
-    int sizes[16], n, slow_n;
-    int64_t most_ns;
-    bool fail;
-};
-
-static int64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static int spy_forward(void *ctx, struct plan *p, struct error *err)
-{
-    struct spy *spy = ctx;
-    int64_t began = now_ns(), until = began + 100000000 + 10 * spy->most_ns;
-    int rc;
-
-    if (spy->fail)
-        return error_set(err, ERR_DEVICE, "the device is gone");
-    spy->sizes[spy->n++ % 16] = p->shape_in.d[0];
-    rc = graph_forward(p, err);
-    while (p->shape_in.d[0] == spy->slow_n && now_ns() < until)
-        sched_yield();
-    if (p->shape_in.d[0] != spy->slow_n && now_ns() - began > spy->most_ns)
-        spy->most_ns = now_ns() - began;
-    return rc;
-}
-
-static void run_same(struct embedder *e, int n, struct error *err)
-{
-    float chip[PIXELS], out[16 * DIM];
-    const float *at[16];
-
-    chip_of(chip, 3, 4);
-    for (int i = 0; i < 16; i++)
-        at[i] = chip;
-    if (embedder_run(e, at, n, out, NULL, err) != 0)
-        fail_msg("%s", err->text);
-    for (int i = 0; i < n; i++)
-        assert_true(fabsf(out[2 * i] - 0.6f) < 1e-5f);
-}
-
-/* Before anything is measured: little idle room, few runs. */
-static void test_cover(void **state)
-{
-    static const struct {
-        int n, sizes[3];
-    } rows[] = {{1, {1}},    {3, {2, 1}}, {5, {4, 1}},
-                {6, {4, 2}}, {7, {8}},    {13, {8, 4, 1}}};
-    struct device *dev = data_device();
-    struct model m = tiny();
-    struct error err = {0};
-
-    (void)state;
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct embedder *e = embedder_new(dev, &m, 8, PRECISION_F32, &err);
-        struct spy spy = {0};
-        assert_non_null(e);
-        embedder_cover_by_time(e);
-        assert_int_equal(embedder_time_us(e, rows[i].n), 0);
-        embedder_set_forward(e, spy_forward, &spy);
-        run_same(e, rows[i].n, &err);
-        for (int k = 0; k < 3; k++)
-            assert_int_equal(spy.sizes[k], rows[i].sizes[k]);
-        embedder_free(e);
-    }
-    graph_free(m.graph);
-    dev->backend->device_close(dev);
-}
-
-/* What takes long is not used, if it can be done without, on one embedder and
- * on its twin. */
-static void test_measured(void **state)
-{
-    struct device *dev = data_device();
-    struct model m = tiny();
-    struct error err = {0};
-    struct embedder *e = embedder_new(dev, &m, 8, PRECISION_F32, &err);
-    struct embedder *twin = embedder_twin(e, &m, &err);
-    struct embedder *both[] = {e, twin};
-    float chip[PIXELS], want[DIM] = {0.6f, 0.8f}, far[DIM] = {1, 0}, worst;
-
-    (void)state;
-    assert_non_null(twin);
-    chip_of(chip, 3, 4);
-    for (int i = 0; i < 2; i++) {
-        struct spy spy = {.slow_n = 8};
-        embedder_cover_by_time(both[i]);
-        embedder_set_forward(both[i], spy_forward, &spy);
-        assert_int_equal(embedder_measure(both[i], chip, want, &worst, &err),
-                         0);
-        assert_true(worst < 1e-6f);
-        assert_int_equal(spy.n, 8); /* 1 2 4 8, twice */
-        assert_true(embedder_time_us(both[i], 1) > 0);
-        assert_true(embedder_time_us(both[i], 16) >
-                    embedder_time_us(both[i], 8));
-        spy.n = 0;
-        run_same(both[i], 5, &err);
-        for (int k = 0; k < spy.n; k++)
-            assert_true(spy.sizes[k] < 8);
-        spy = (struct spy){.slow_n = 0};
-        assert_int_equal(embedder_measure(both[i], chip, far, &worst, &err), 0);
-        assert_true(fabsf(worst - 0.8f) < 1e-4f);
-        spy.fail = true;
-        assert_int_equal(embedder_measure(both[i], chip, want, &worst, &err),
-                         -1);
-        assert_int_equal(err.code, ERR_DEVICE);
-    }
-    embedder_free(twin);
-    embedder_free(e);
-    graph_free(m.graph);
-    dev->backend->device_close(dev);
-}
-
 static void test_refusals(void **state)
 {
     struct device *dev = data_device();
@@ -333,8 +210,7 @@ static void test_golden(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_batches),  cmocka_unit_test(test_bad_rows),
-        cmocka_unit_test(test_cover),    cmocka_unit_test(test_measured),
+        cmocka_unit_test(test_batches), cmocka_unit_test(test_bad_rows),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_golden)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
