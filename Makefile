@@ -73,7 +73,7 @@ EMULATED_OBJ := $(patsubst %.c,$(PIC)/%.o,$(sort \
         $(wildcard tests/gpu/emulated*.c)))
 TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op) \
         $(EMULATED) $(B)/tests/gpu/test_card $(B)/tests/gpu/test_plan \
-        $(B)/tests/gpu/test_search \
+        $(B)/tests/gpu/test_search $(B)/tests/gpu/test_update \
         $(if $(CUDNN_H),$(B)/tests/gpu/test_engines)
 BENCH := $(patsubst %.c,$(B)/%,$(sort $(wildcard bench/bench_*.c)))
 FUZZ := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
@@ -124,7 +124,7 @@ $(B)/gen/onnx.pb-c.o: $(B)/gen/onnx.pb-c.c
 # point's traps nor errno is looked at, and both keep loops from vectors.
 OPENMP := $(if $(filter tsan,$(V))$(findstring clang,$(CC)),-Wno-unknown-pragmas,-fopenmp)
 LOOPS := -O3 -fno-trapping-math -fno-math-errno
-$(B)/core/engine/op_%.o: OPT := $(LOOPS)
+$(B)/core/engine/op_%.o $(B)/core/engine/learn.o: OPT := $(LOOPS)
 $(B)/core/engine/op_train.o $(B)/core/engine/op_train_%.o: OPT := $(LOOPS) $(OPENMP)
 $(B)/core/engine/cpu_learn.o: OPT := -O3 $(OPENMP)
 $(B)/%.o: %.c | $(GEN)
@@ -160,7 +160,9 @@ $(EMULATED): $(GPU_OBJ) $(EMULATED_OBJ)
 	@echo "  LD $@"
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared $(LDFLAGS_$(V)) -o $@ $^ -lm -lpthread
-$(B)/tests/gpu/test_plan: $(B)/tests/gpu/test_plan.o $(GPU_OBJ) $(EMULATED_OBJ)
+$(B)/tests/gpu/test_update: $(B)/core/engine/learn.o
+$(B)/tests/gpu/test_plan $(B)/tests/gpu/test_update: %: %.o $(GPU_OBJ) \
+        $(EMULATED_OBJ)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lm -lpthread -lcmocka
 $(B)/tests/gpu/test_card $(B)/tests/gpu/test_search: %: %.o $(LIB)

@@ -115,6 +115,7 @@ enum optimizer { /* what they do: learn_rule.h */
 };
 struct learn_update {
     enum optimizer rule;
+    float scale;   /* of the gradients, before anything; 1 leaves them */
     float rate;    /* ADAM: with the corrections of this step */
     float epsilon; /* ADAM's */
     float average; /* average += this * (weights - average), after it */

@@ -141,7 +141,8 @@ float *plan_gradient(struct plan *p, int i);
 /* After graph_forward of the same plan, once. Adds to the gradients. */
 int graph_backward(struct plan *p, struct error *err);
 /* A copy of g, the graph that the network was loaded from, with these weights
- * (NULL: the network's own) and its statistics. */
+ * (NULL: the network's own) and its statistics, as learn_get last brought
+ * them. */
 struct graph *network_graph(const struct network *net, const struct graph *g,
                             const float *weights, struct error *err);
 

@@ -16,10 +16,11 @@ int learn_clear(struct network *net, struct error *err);
 /* gradients += decay * weights, of tensors that decay; then *norm: their
  * Euclidean length, not finite where a number is not. 1: 16-bit numbers were
  * too small for this loss; it is scaled down from now on, and this step is to
- * be left out. */
+ * be left out. Once after each backward that follows a learn_clear. */
 int learn_norm(struct network *net, float decay, double *norm,
                struct error *err);
-/* One update of the weights and the average by the gradients. */
+/* One update of the weights, and of slots and average where the learnable has
+ * them, by the gradients. */
 int learn_update(struct network *net, const struct learn_update *u,
                  struct error *err);
 

@@ -17,6 +17,7 @@
 enum {
     REPORT_EVERY = 100,
     WRITE_EVERY = 1000,
+    MOST_LEFT_OUT = 40, /* steps in a row */
     MOST_PATH = 4096
 };
 static const double warm_up = 0.02;    /* part of the steps in which it rises */
@@ -59,10 +60,10 @@ struct stage {
     struct network *net;
     struct plan *plan;
     struct optim *optim;
-    float *averages, *pixels;
+    float *pixels;
     struct detector_target *targets;
     int *order;
-    int n_targets, step, n_steps;
+    int n_targets, step, n_steps, n_left_out;
     double rate;
     char parent[65]; /* id of what it goes on from; "": random weights */
 };
@@ -183,7 +184,6 @@ static void close_stage(struct stage *s)
     if (s->teacher)
         network_free(s->teacher);
     close_teacher(&s->before);
-    free(s->averages);
     free(s->pixels);
     free(s->targets);
     free(s->order);
@@ -252,7 +252,6 @@ static int open_stage(struct run *r, enum detector_stage at, struct stage *s,
                                 .h = is->side,
                                 .w = is->side,
                                 .precision = PRECISION_F32};
-    const struct learnable *l;
 
     memset(s, 0, sizeof(*s));
     s->is = is;
@@ -264,20 +263,17 @@ static int open_stage(struct run *r, enum detector_stage at, struct stage *s,
     s->plan = s->net ? graph_plan(s->net, &plan, err) : NULL;
     if (!s->plan)
         return -1;
-    l = network_learnable(s->net);
-    s->optim = optim_new(OPTIM_ADAM, l->n_weights, err);
+    s->optim = optim_new(OPTIM_ADAM, s->net, err);
     if (!s->optim)
         return -1;
     optim_set_epsilon(s->optim, 1e-8);
     s->n_targets = detector_sampler_targets(s->sampler);
-    s->averages = malloc(l->n_weights * sizeof(*s->averages));
     s->pixels = malloc((size_t)is->batch * 3 * (size_t)is->side *
                        (size_t)is->side * sizeof(*s->pixels));
     s->targets = calloc((size_t)s->n_targets, sizeof(*s->targets));
     s->order = calloc((size_t)s->n_targets, sizeof(*s->order));
-    if (!s->averages || !s->pixels || !s->targets || !s->order)
+    if (!s->pixels || !s->targets || !s->order)
         return error_set(err, ERR_NOMEM, "no memory to train a detector");
-    memcpy(s->averages, l->weights, l->n_weights * sizeof(*s->averages));
     return 0;
 }
 
@@ -293,22 +289,32 @@ static double rate_at(double highest, int step, int n_steps)
            (last_rate + (1 - last_rate) * 0.5 * (1 + cos(3.14159265 * part)));
 }
 
+/* 16-bit numbers were too small, and the loss is scaled down from now on. */
+static int left_out(struct stage *s, struct error *err)
+{
+    return ++s->n_left_out < MOST_LEFT_OUT
+               ? 0
+               : error_set(err, ERR_TRAINING,
+                           "%s, step %d: 16-bit numbers are too small for its "
+                           "gradients",
+                           s->is->name, s->step);
+}
+
 static int update(struct stage *s, struct error *err)
 {
-    const struct learnable *l = network_learnable(s->net);
-    double norm = optim_norm(l->gradients, l->n_weights);
+    double norm;
+    int rc = learn_norm(s->net, 0, &norm, err);
 
+    if (rc)
+        return rc > 0 ? left_out(s, err) : -1;
+    s->n_left_out = 0;
     if (!isfinite(norm))
         return error_set(err, ERR_TRAINING,
                          "%s, step %d: the gradient is not a number",
                          s->is->name, s->step);
-    for (size_t i = 0; norm > most_norm && i < l->n_weights; i++)
-        l->gradients[i] *= (float)(most_norm / norm);
-    optim_step(s->optim, l->weights, l->gradients, s->rate);
-    memset(l->gradients, 0, l->n_weights * sizeof(*l->gradients));
-    optim_average(s->averages, l->weights, l->n_weights, average_decay,
-                  s->step);
-    return 0;
+    return optim_step(s->optim, s->rate,
+                      norm > most_norm ? most_norm / norm : 1, average_decay,
+                      err);
 }
 
 static int run_step(struct run *r, struct stage *s, struct detector_loss *loss,
@@ -333,7 +339,10 @@ static int run_step(struct run *r, struct stage *s, struct detector_loss *loss,
     by.points = points ? plan_gradient(s->plan, 2) : NULL;
     detector_loss(&s->is->loss, &out, s->targets, s->order, &by, loss);
     s->rate = rate_at(r->o->rate, s->step, s->n_steps);
-    return graph_backward(s->plan, err) || update(s, err) ? -1 : 0;
+    return learn_clear(s->net, err) || graph_backward(s->plan, err) ||
+                   update(s, err)
+               ? -1
+               : 0;
 }
 
 /* --- files -----------------------------------------------------------------
@@ -363,7 +372,10 @@ static int publish(struct run *r, struct stage *s, struct error *err)
     if (contract_parse_scale(&c, "fixed:127.5,128", err) ||
         path_of(r->o->out, s->at, path, err))
         return -1;
-    g = network_graph(s->net, s->graph, s->averages, err);
+    if (learn_get(s->net, LEARN_STATISTICS | LEARN_SLOTS, err))
+        return -1;
+    g = network_graph(s->net, s->graph, network_learnable(s->net)->average,
+                      err);
     if (!g)
         return -1;
     rc = model_save(g, &c, NULL, r->one, path, err);

@@ -1,6 +1,5 @@
-/* core/train/optim.c - TensorFlow 1's update rules, element by element, with
- * the constants that the training script passes or leaves at their defaults:
- * train/training_ops.cc is the reference for each. */
+/* core/train/optim.c - what an update rule keeps beside the weights, and the
+ * numbers of one step; learn_rule.h has the rules themselves. */
 #include "core/train/optim.h"
 
 #include <errno.h>
@@ -9,44 +8,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/engine/tensor.h"
+#include "core/engine/graph.h"
+#include "core/engine/learn_rule.h"
 
 enum {
     MAX_LINE = 256
 };
 
 struct optim {
+    struct network *net;
     enum optimizer rule;
-    size_t n;
-    int n_slots;
-    float *slots[LEARN_MAX_SLOTS];
     long long steps;
     float epsilon; /* ADAM's */
 };
 
-/* What the slots of a rule begin with. RMSProp's mean square starts at one in
- * TensorFlow, which makes its first steps small. */
-static const struct {
-    const char *name;
-    int n_slots;
-    float first[LEARN_MAX_SLOTS];
-} rules[] = {
-    [OPTIM_ADAGRAD] = {"ADAGRAD", 1, {0.1f, 0}},
-    [OPTIM_ADADELTA] = {"ADADELTA", 2, {0, 0}},
-    [OPTIM_ADAM] = {"ADAM", 2, {0, 0}},
-    [OPTIM_RMSPROP] = {"RMSPROP", 2, {1, 0}},
-    [OPTIM_MOM] = {"MOM", 1, {0, 0}},
+static const char *const names[OPTIM_COUNT] = {
+    [OPTIM_ADAGRAD] = "ADAGRAD", [OPTIM_ADADELTA] = "ADADELTA",
+    [OPTIM_ADAM] = "ADAM",       [OPTIM_RMSPROP] = "RMSPROP",
+    [OPTIM_MOM] = "MOM",
 };
 
 const char *optim_name(enum optimizer o)
 {
-    return rules[o].name;
+    return names[o];
 }
 
 int optim_parse(const char *name, enum optimizer *o, struct error *err)
 {
     for (int i = 0; i < OPTIM_COUNT; i++)
-        if (strcmp(name, rules[i].name) == 0) {
+        if (strcmp(name, names[i]) == 0) {
             *o = (enum optimizer)i;
             return 0;
         }
@@ -56,27 +46,55 @@ int optim_parse(const char *name, enum optimizer *o, struct error *err)
                      name);
 }
 
-struct optim *optim_new(enum optimizer rule, size_t n, struct error *err)
+/* Slots and average in host memory. */
+static int make_arrays(struct optim *o, struct error *err)
+{
+    struct learnable *l = network_learnable(o->net);
+    size_t n = l->n_weights;
+
+    for (int k = 0; k < learn_slots(o->rule); k++) {
+        l->slots[k] = tensor_alloc(n + 1);
+        for (size_t i = 0; l->slots[k] && i < n; i++)
+            l->slots[k][i] = learn_slot_first(o->rule, k);
+    }
+    l->average = tensor_alloc(n + 1);
+    if (!l->average || !l->slots[learn_slots(o->rule) - 1] || !l->slots[0])
+        return error_set(err, ERR_NOMEM,
+                         "no memory for an optimiser of %zu weights", n);
+    memcpy(l->average, l->weights, n * sizeof(*l->average));
+    return 0;
+}
+
+struct optim *optim_new(enum optimizer rule, struct network *net,
+                        struct error *err)
 {
     struct optim *o = calloc(1, sizeof(*o));
 
     if (!o)
         return error_null(err, ERR_NOMEM, "no memory for an optimiser");
+    o->net = net;
     o->rule = rule;
     o->epsilon = 0.1f;
-    o->n = n;
-    o->n_slots = rules[rule].n_slots;
-    for (int k = 0; k < o->n_slots; k++) {
-        o->slots[k] = tensor_alloc(n);
-        if (!o->slots[k]) {
-            optim_free(o);
-            return error_null(err, ERR_NOMEM,
-                              "no memory for an optimiser of %zu weights", n);
-        }
-        for (size_t i = 0; i < n; i++)
-            o->slots[k][i] = rules[rule].first[k];
+    if (!learn_get(net, LEARN_WEIGHTS, err) && !make_arrays(o, err) &&
+        !learn_put(net, LEARN_SLOTS, err))
+        return o;
+    optim_free(o);
+    return NULL;
+}
+
+void optim_free(struct optim *o)
+{
+    struct learnable *l = o ? network_learnable(o->net) : NULL;
+
+    if (!o)
+        return;
+    for (int k = 0; k < LEARN_MAX_SLOTS; k++) {
+        free(l->slots[k]);
+        l->slots[k] = NULL;
     }
-    return o;
+    free(l->average);
+    l->average = NULL;
+    free(o);
 }
 
 void optim_set_epsilon(struct optim *o, double epsilon)
@@ -84,108 +102,19 @@ void optim_set_epsilon(struct optim *o, double epsilon)
     o->epsilon = (float)epsilon;
 }
 
-void optim_free(struct optim *o)
+int optim_step(struct optim *o, double rate, double scale, double decay,
+               struct error *err)
 {
-    if (!o)
-        return;
-    for (int k = 0; k < o->n_slots; k++)
-        free(o->slots[k]);
-    free(o);
-}
+    double ramp = (1 + (double)o->steps) / (10 + (double)o->steps);
+    double t = (double)++o->steps;
+    struct learn_update u = {
+        .rule = o->rule, .scale = (float)scale, .epsilon = o->epsilon};
 
-static void adagrad(struct optim *o, float *w, const float *g, float rate)
-{
-    float *sum = o->slots[0];
-
-    for (size_t i = 0; i < o->n; i++) {
-        sum[i] += g[i] * g[i];
-        w[i] -= rate * g[i] / sqrtf(sum[i]);
-    }
-}
-
-static void adadelta(struct optim *o, float *w, const float *g, float rate)
-{
-    const float rho = 0.9f, epsilon = 1e-6f;
-    float *sum = o->slots[0], *moved = o->slots[1];
-
-    for (size_t i = 0; i < o->n; i++) {
-        float move;
-
-        sum[i] = rho * sum[i] + (1 - rho) * g[i] * g[i];
-        move = sqrtf(moved[i] + epsilon) / sqrtf(sum[i] + epsilon) * g[i];
-        moved[i] = rho * moved[i] + (1 - rho) * move * move;
-        w[i] -= rate * move;
-    }
-}
-
-static void adam(struct optim *o, float *w, const float *g, double rate)
-{
-    const float b1 = 0.9f, b2 = 0.999f, epsilon = o->epsilon;
-    double t = (double)o->steps;
-    float corrected =
-        (float)(rate * sqrt(1 - pow(0.999, t)) / (1 - pow(0.9, t)));
-    float *mean = o->slots[0], *square = o->slots[1];
-
-    for (size_t i = 0; i < o->n; i++) {
-        mean[i] = b1 * mean[i] + (1 - b1) * g[i];
-        square[i] = b2 * square[i] + (1 - b2) * g[i] * g[i];
-        w[i] -= corrected * mean[i] / (sqrtf(square[i]) + epsilon);
-    }
-}
-
-static void rmsprop(struct optim *o, float *w, const float *g, float rate)
-{
-    const float decay = 0.9f, momentum = 0.9f, epsilon = 1.0f;
-    float *square = o->slots[0], *move = o->slots[1];
-
-    for (size_t i = 0; i < o->n; i++) {
-        square[i] = decay * square[i] + (1 - decay) * g[i] * g[i];
-        move[i] = momentum * move[i] + rate * g[i] / sqrtf(square[i] + epsilon);
-        w[i] -= move[i];
-    }
-}
-
-static void nesterov(struct optim *o, float *w, const float *g, float rate)
-{
-    const float momentum = 0.9f;
-    float *sum = o->slots[0];
-
-    for (size_t i = 0; i < o->n; i++) {
-        sum[i] = momentum * sum[i] + g[i];
-        w[i] -= rate * (g[i] + momentum * sum[i]);
-    }
-}
-
-void optim_step(struct optim *o, float *weights, const float *gradients,
-                double rate)
-{
-    o->steps++;
-    switch (o->rule) {
-    case OPTIM_ADAGRAD:
-        adagrad(o, weights, gradients, (float)rate);
-        break;
-    case OPTIM_ADADELTA:
-        adadelta(o, weights, gradients, (float)rate);
-        break;
-    case OPTIM_ADAM:
-        adam(o, weights, gradients, rate);
-        break;
-    case OPTIM_RMSPROP:
-        rmsprop(o, weights, gradients, (float)rate);
-        break;
-    case OPTIM_MOM:
-        nesterov(o, weights, gradients, (float)rate);
-        break;
-    case OPTIM_COUNT:
-        break;
-    }
-}
-
-int optim_slots(struct optim *o, float *slots[LEARN_MAX_SLOTS])
-{
-    for (int k = 0; k < o->n_slots; k++)
-        slots[k] = o->slots[k];
-    return o->n_slots;
+    if (o->rule == OPTIM_ADAM)
+        rate = rate * sqrt(1 - pow(0.999, t)) / (1 - pow(0.9, t));
+    u.rate = (float)rate;
+    u.average = (float)(1 - (decay < ramp ? decay : ramp));
+    return learn_update(o->net, &u, err);
 }
 
 long long optim_steps(const struct optim *o)
@@ -196,26 +125,6 @@ long long optim_steps(const struct optim *o)
 void optim_set_steps(struct optim *o, long long steps)
 {
     o->steps = steps;
-}
-
-double optim_norm(const float *x, size_t n)
-{
-    double sum = 0;
-
-    /* One thread: the order of a sum is its value. */
-    for (size_t i = 0; i < n; i++)
-        sum += (double)x[i] * x[i];
-    return sqrt(sum);
-}
-
-void optim_average(float *average, const float *weights, size_t n, double decay,
-                   long long step)
-{
-    double ramp = (1 + (double)step) / (10 + (double)step);
-    float part = (float)(1 - (decay < ramp ? decay : ramp));
-
-    for (size_t i = 0; i < n; i++)
-        average[i] += part * (weights[i] - average[i]);
 }
 
 double optim_decayed_rate(double rate, double factor, int decay_epochs,

@@ -1,40 +1,33 @@
 /* core/train/optim.h - update rules, learning-rate schedules, moving averages.
- * TensorFlow's semantics with the training script's constants, over one flat
- * array of weights. One thread is enough: an update moves each weight once,
- * where the convolutions used it thousands of times. Thread: one. */
+ * TensorFlow's semantics with the training script's constants, over the numbers
+ * of a network that learns, on the device that keeps them. Thread: one. */
 #ifndef CORE_TRAIN_OPTIM_H
 #define CORE_TRAIN_OPTIM_H
 
-#include <stddef.h>
-
-#include "core/engine/backend.h"
+#include "core/engine/learn.h"
 
 const char *optim_name(enum optimizer o); /* "ADAGRAD" */
 int optim_parse(const char *name, enum optimizer *o, struct error *err);
 
-struct optim; /* slots of every weight */
-struct optim *optim_new(enum optimizer o, size_t n, struct error *err);
+/* Gives the network's learnable its slots and average, which are this object's:
+ * freed before the network, which has one of these at a time. The average
+ * begins as the weights are. */
+struct optim *optim_new(enum optimizer o, struct network *net,
+                        struct error *err);
+void optim_free(struct optim *o);
 /* ADAM's epsilon, > 0: the script's 0.1 until set. Gradients here are far
  * smaller than that, which makes it plain descent with momentum; with 1e-8 it
  * is Adam as it was published. */
 void optim_set_epsilon(struct optim *o, double epsilon);
-void optim_free(struct optim *o);
-/* One update of weights [n] by gradients [n]. */
-void optim_step(struct optim *o, float *weights, const float *gradients,
-                double rate);
-/* Everything that a resumed run needs beside the weights: slot arrays of [n]
- * floats (borrowed) and the step count. */
-int optim_slots(struct optim *o, float *slots[LEARN_MAX_SLOTS]); /* how many */
+/* One update of the weights by the gradients times scale, then average +=
+ * (1 - d) (weights - average), d = min(decay, (1 + steps) / (10 + steps)).
+ * ERR_DEVICE. */
+int optim_step(struct optim *o, double rate, double scale, double decay,
+               struct error *err);
+/* Everything that a resumed run needs beside the learnable: the updates so
+ * far. */
 long long optim_steps(const struct optim *o);
 void optim_set_steps(struct optim *o, long long steps);
-
-/* Euclidean norm; not finite where a number is not. */
-double optim_norm(const float *x, size_t n);
-
-/* Moving average: average += (1 - d) (weights - average),
- * d = min(decay, (1 + step) / (10 + step)). */
-void optim_average(float *average, const float *weights, size_t n, double decay,
-                   long long step);
 
 /* rate * factor^floor(step / (decay_epochs * epoch_size)): staircase. */
 double optim_decayed_rate(double rate, double factor, int decay_epochs,

@@ -17,9 +17,11 @@
 
 enum {
     CHECK_BATCHES = 3,
-    MOST_FLAT = 20,   /* batches in a row */
-    MOST_STUCK = 300, /* batches in a row */
-    NORM_WINDOW = 50  /* batches that the moving mean forgets in */
+    MOST_FLAT = 20,     /* batches in a row */
+    MOST_STUCK = 300,   /* batches in a row */
+    MOST_LEFT_OUT = 40, /* batches in a row: each halves a scale of gradients */
+    TELL_LEFT_OUT = 5,  /* times */
+    NORM_WINDOW = 50    /* batches that the moving mean forgets in */
 };
 /* Mean squared distance within a batch, of 0 to 4: below `same` the network
  * gives one vector for every face, below `flat` it is about to. */
@@ -160,6 +162,10 @@ static int check_batches(struct train *t, struct error *err)
 
     if (!kept)
         return error_set(err, ERR_NOMEM, "no memory for statistics");
+    if (learn_get(t->net, LEARN_STATISTICS, err)) {
+        free(kept);
+        return -1;
+    }
     memcpy(kept, t->learn->statistics, n * sizeof(*kept));
     for (int i = 0; rc == 0 && i < CHECK_BATCHES; i++) {
         rc = train_stopping(t, err) || check_batch(t, i, &spread, err);
@@ -169,7 +175,7 @@ static int check_batches(struct train *t, struct error *err)
     memcpy(t->learn->statistics, kept, n * sizeof(*kept));
     t->learn->random = random;
     free(kept);
-    if (rc)
+    if (rc || learn_put(t->net, LEARN_STATISTICS, err))
         return -1;
     return widest > same
                ? 0
@@ -201,6 +207,27 @@ static void watch_norm(struct train *t)
     if (t->at.norm <= 0)
         t->at.norm = norm;
     t->at.norm += (norm - t->at.norm) / NORM_WINDOW;
+}
+
+int train_guard_left_out(struct train *t, struct error *err)
+{
+    if (!isfinite(t->loss))
+        return error_set(err, ERR_TRAINING, "batch %lld: loss %g in %s",
+                         (long long)t->at.step, t->loss,
+                         precision_name(t->plan->info.precision));
+    if (++t->n_left_out >= MOST_LEFT_OUT)
+        return error_set(err, ERR_TRAINING,
+                         "batch %lld: for %d batches %s was too small for the "
+                         "gradients; take precision bf16, tf32 or f32",
+                         (long long)t->at.step, MOST_LEFT_OUT,
+                         precision_name(t->plan->info.precision));
+    if (t->n_left_out_told++ < TELL_LEFT_OUT)
+        train_report_warn(t,
+                          "batch %lld: its gradients are too large for %s; it "
+                          "is left out, and the next are scaled down",
+                          (long long)t->at.step,
+                          precision_name(t->plan->info.precision));
+    return 0;
 }
 
 int train_guard_watch(struct train *t, struct error *err)

@@ -89,8 +89,7 @@ struct train {
     struct embedder *old, *tutor; /* of the parent (harmonic), the teacher */
     struct train_hint *hint;      /* instead of tutor, where there are hints */
     struct optim *optim;
-    float *averages; /* [n_weights] */
-    bool rounds;     /* triplets are selected; false: distillation alone */
+    bool rounds; /* triplets are selected; false: distillation alone */
     struct schedule schedule;
     enum triplet_choice choice;
     enum precision precision;
@@ -116,6 +115,8 @@ struct train {
     int64_t asked;            /* step of the next batch to ask for */
     double loss, rate, spread, gradient_norm;
     int active;
+    bool left_out; /* its gradients are of no use: no update by it */
+    int n_left_out, n_left_out_told; /* in a row; warned of */
     struct train_round round;
     struct train_counters at;
     /* train_report.c */
@@ -166,7 +167,8 @@ int train_step_init(struct train *t, struct error *err);
 void train_step_fini(struct train *t);
 /* One batch: ask ahead, take, forward, backward, update, watch. */
 int train_step_run(struct train *t, struct error *err);
-/* Forward and backward of photos [n_batch] without an update; the loss. */
+/* Forward and backward of photos [n_batch] without an update; the loss. Again
+ * where learn_norm asks for it. */
 int train_step_try(struct train *t, const int *photos, double *loss,
                    double *spread, struct error *err);
 
@@ -188,7 +190,11 @@ int train_measure(struct train *t, const struct graph *g, const char *when,
 
 /* --- train_guard.c */
 int train_guard_before(struct train *t, struct error *err);
+/* Of every batch, before the update. */
 int train_guard_watch(struct train *t, struct error *err);
+/* Of a batch whose gradients 16-bit numbers cannot hold: count it, warn.
+ * ERR_TRAINING where there were too many in a row. */
+int train_guard_left_out(struct train *t, struct error *err);
 /* Is it worse than before, or collapsed? text: the figures. */
 bool train_guard_worse(const struct train *t, const struct train_result *after,
                        char *text, size_t len);

@@ -7,7 +7,9 @@
 
 struct graph *train_publish_graph(struct train *t, struct error *err)
 {
-    return network_graph(t->net, t->graph, t->averages, err);
+    if (learn_get(t->net, LEARN_STATISTICS | LEARN_SLOTS, err))
+        return NULL;
+    return network_graph(t->net, t->graph, t->learn->average, err);
 }
 
 /* Counts alone: who is in the data, and where it lies, is nobody's business.

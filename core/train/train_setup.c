@@ -314,7 +314,6 @@ static int load_network(struct train *t, struct error *err)
                                     (strcmp(freeze, "auto") == 0 && t->parent),
                                 .seed = (uint64_t)t->a->seed};
     struct graph *hinted = NULL;
-    size_t n;
 
     if (freeze_point(t, &opt.freeze_until, err))
         return -1;
@@ -329,14 +328,9 @@ static int load_network(struct train *t, struct error *err)
     if (!t->net)
         return -1;
     t->learn = network_learnable(t->net);
-    n = t->learn->n_weights;
-    if (n == 0)
+    if (t->learn->n_weights == 0)
         return error_set(err, ERR_BAD_FIELD,
                          "the network has nothing that learns");
-    t->averages = tensor_alloc(n);
-    if (!t->averages)
-        return error_set(err, ERR_NOMEM, "no memory for %zu weights", n);
-    memcpy(t->averages, t->learn->weights, n * sizeof(*t->averages));
     t->at.dropout = t->learn->random;
     return 0;
 }
@@ -376,7 +370,7 @@ int train_setup_network(struct train *t, struct error *err)
     if (optim_parse(a->optimizer, &rule, err) || load_network(t, err) ||
         make_plans(t, err))
         return -1;
-    t->optim = optim_new(rule, t->learn->n_weights, err);
+    t->optim = optim_new(rule, t->net, err);
     if (!t->optim)
         return -1;
     optim_set_epsilon(t->optim, a->adam_epsilon);
@@ -405,7 +399,6 @@ void train_setup_fini(struct train *t)
     plan_free(t->rest);
     network_free(t->net);
     graph_free(t->graph);
-    free(t->averages);
     detector_free(t->detector);
     for (int i = 0; i < 3; i++)
         model_free(t->parts[i]);

@@ -12,6 +12,7 @@
 enum {
     MOST_PARTS = 10
 };
+static const unsigned numbers = LEARN_WEIGHTS | LEARN_STATISTICS | LEARN_SLOTS;
 
 /* FNV-1a. */
 static const uint64_t hash_begin = 0xcbf29ce484222325u;
@@ -91,18 +92,18 @@ static int list_parts(struct train *t, struct checkpoint_part *parts)
     struct train_round *r = &t->round;
     size_t n = t->learn->n_weights * sizeof(float);
     size_t dim = (size_t)t->dim * sizeof(float);
-    float *slots[LEARN_MAX_SLOTS] = {NULL};
-    int n_slots = optim_slots(t->optim, slots), k = 0;
+    int k = 0;
 
     parts[k++] = (struct checkpoint_part){"run", &t->at, sizeof(t->at)};
     parts[k++] = (struct checkpoint_part){"weights", t->learn->weights, n};
-    parts[k++] = (struct checkpoint_part){"averages", t->averages, n};
+    parts[k++] = (struct checkpoint_part){"averages", t->learn->average, n};
     parts[k++] =
         (struct checkpoint_part){"statistics", t->learn->statistics,
                                  t->learn->n_statistics * sizeof(float)};
-    for (int i = 0; i < n_slots; i++)
-        parts[k++] =
-            (struct checkpoint_part){i ? "slot1" : "slot0", slots[i], n};
+    for (int i = 0; i < LEARN_MAX_SLOTS; i++)
+        if (t->learn->slots[i])
+            parts[k++] = (struct checkpoint_part){i ? "slot1" : "slot0",
+                                                  t->learn->slots[i], n};
     parts[k++] = (struct checkpoint_part){
         "round", &r->n_photos,
         sizeof(r->n_photos) + sizeof(r->n_triplets) + sizeof(r->next)};
@@ -138,6 +139,8 @@ int train_state_save(struct train *t, struct error *err)
     double began = train_now(), elapsed = t->at.elapsed_s;
     int n, rc;
 
+    if (learn_get(t->net, numbers, err))
+        return -1;
     t->at.dropout = t->learn->random;
     t->at.optim_steps = optim_steps(t->optim);
     t->at.elapsed_s += began - t->started;
@@ -286,5 +289,5 @@ int train_state_load(struct train *t, const char *path, struct error *err)
                          path);
     t->learn->random = t->at.dropout;
     optim_set_steps(t->optim, t->at.optim_steps);
-    return 0;
+    return learn_put(t->net, numbers, err);
 }

@@ -267,31 +267,30 @@ static int forward(struct train *t, bool triplets, struct error *err)
     return 0;
 }
 
-/* The script's L2 term: half the squared length of every decaying tensor,
+/* With the script's L2 term: half the squared length of every decaying tensor,
  * times weight_decay. Its part is not in the loss that is shown. */
-static void add_decay(struct train *t)
-{
-    const struct learnable *l = t->learn;
-    float part = (float)t->a->weight_decay;
-
-    for (int k = 0; k < l->n_tensors && part > 0; k++) {
-        const struct learn_tensor *w = &l->tensors[k];
-
-        for (size_t i = 0; w->decays && i < w->count; i++)
-            l->gradients[w->offset + i] += part * l->weights[w->offset + i];
-    }
-}
-
 static int backward(struct train *t, struct error *err)
 {
-    struct learnable *l = t->learn;
+    int rc;
 
-    memset(l->gradients, 0, l->n_weights * sizeof(float));
-    if (graph_backward(t->plan, err))
+    if (learn_clear(t->net, err) || graph_backward(t->plan, err))
         return -1;
-    add_decay(t);
-    t->gradient_norm = optim_norm(l->gradients, l->n_weights);
-    return 0;
+    rc = learn_norm(t->net, (float)t->a->weight_decay, &t->gradient_norm, err);
+    t->left_out = rc > 0;
+    return rc < 0 ? -1 : 0;
+}
+
+/* The guard has seen it, and it is good unless it is left out. */
+static int update(struct train *t, struct error *err)
+{
+    if (t->left_out)
+        return train_guard_left_out(t, err);
+    t->n_left_out = 0;
+    return train_guard_watch(t, err) ||
+                   optim_step(t->optim, t->rate, 1, t->a->moving_average_decay,
+                              err)
+               ? -1
+               : 0;
 }
 
 /* ---- the step ------------------------------------------------------------ */
@@ -314,19 +313,13 @@ static double rate_now(const struct train *t)
 int train_step_run(struct train *t, struct error *err)
 {
     double began = train_now(), took;
-    struct learnable *l = t->learn;
 
     t->rate = rate_now(t);
     if (t->rate <= 0)
         return 0;
     if (ask_ahead(t, err) || take(t, t->rounds ? 3 : 1, err) ||
-        forward(t, t->rounds, err) || backward(t, err))
+        forward(t, t->rounds, err) || backward(t, err) || update(t, err))
         return -1;
-    if (train_guard_watch(t, err))
-        return -1;
-    optim_step(t->optim, l->weights, l->gradients, t->rate);
-    optim_average(t->averages, l->weights, l->n_weights,
-                  t->a->moving_average_decay, t->at.step);
     if (t->rounds) {
         t->round.next += t->n_batch / 3;
         if (t->round.next > t->round.n_triplets)
@@ -345,9 +338,13 @@ int train_step_try(struct train *t, const int *photos, double *loss,
 {
     for (int i = 0; i < t->n_batch; i++)
         t->seed[i] = train_seed(t, TRAIN_SEED_CHECK, i);
-    if (loader_ask(t->loader, photos, t->seed, t->n_batch, err) ||
-        take(t, 3, err) || forward(t, t->rounds, err) || backward(t, err))
-        return -1;
+    do {
+        if (loader_ask(t->loader, photos, t->seed, t->n_batch, err) ||
+            take(t, 3, err) || forward(t, t->rounds, err) || backward(t, err) ||
+            (t->left_out && train_guard_left_out(t, err)))
+            return -1;
+    } while (t->left_out);
+    t->n_left_out = 0;
     *loss = t->loss;
     *spread = t->spread;
     return 0;

@@ -53,31 +53,62 @@ static const struct {
       {0.97327000f, -0.70022750f, -0.71001250f}}},
 };
 
+/* Three weights on a device that leaves them to the host. */
+struct three {
+    struct backend backend;
+    struct device device;
+    struct network net;
+    struct learnable learn;
+    float weights[3], gradients[3];
+};
+
+static struct network *three_init(struct three *t, const float *weights)
+{
+    memset(t, 0, sizeof(*t));
+    t->device.backend = &t->backend;
+    t->net.device = &t->device;
+    t->net.learn = &t->learn;
+    t->learn.n_weights = 3;
+    t->learn.weights = t->weights;
+    t->learn.gradients = t->gradients;
+    memcpy(t->weights, weights, sizeof(t->weights));
+    return &t->net;
+}
+
+static void step(struct three *t, struct optim *o, const float *g)
+{
+    struct error err;
+
+    memcpy(t->gradients, g, sizeof(t->gradients));
+    assert_int_equal(optim_step(o, 0.1, 1, 0.9, &err), 0);
+}
+
 static void rules_are_tensorflows(void **state)
 {
     struct error err;
 
     (void)state;
     for (size_t r = 0; r < sizeof(rules) / sizeof(rules[0]); r++) {
-        float w[3];
+        struct three t;
         enum optimizer which;
         struct optim *o;
 
         assert_int_equal(optim_parse(rules[r].name, &which, &err), 0);
         assert_string_equal(optim_name(which), rules[r].name);
-        o = optim_new(which, 3, &err);
+        o = optim_new(which, three_init(&t, first), &err);
         assert_non_null(o);
-        memcpy(w, first, sizeof(w));
-        for (int step = 0; step < 4; step++) {
-            optim_step(o, w, gradients[step], 0.1);
+        for (int n = 0; n < 4; n++) {
+            step(&t, o, gradients[n]);
             for (int i = 0; i < 3; i++)
-                if (!(fabsf(w[i] - rules[r].after[step][i]) < 1e-6f))
+                if (!(fabsf(t.weights[i] - rules[r].after[n][i]) < 1e-6f))
                     fail_msg("%s step %d weight %d: %.8f, not %.8f",
-                             rules[r].name, step, i, (double)w[i],
-                             (double)rules[r].after[step][i]);
+                             rules[r].name, n, i, (double)t.weights[i],
+                             (double)rules[r].after[n][i]);
         }
         assert_int_equal(optim_steps(o), 4);
         optim_free(o);
+        assert_null(t.learn.slots[0]);
+        assert_null(t.learn.average);
     }
 }
 
@@ -85,27 +116,27 @@ static void rules_are_tensorflows(void **state)
  * (arXiv 1412.6980, section 2.1); with the script's it shrinks with it. */
 static void adam_epsilon(void **state)
 {
+    static const float zeros[3], g[3] = {1e-4f, -1e-2f, 1};
     struct error err;
-    const float g[3] = {1e-4f, -1e-2f, 1};
 
     (void)state;
     for (int k = 0; k < 2; k++) {
-        struct optim *o = optim_new(OPTIM_ADAM, 3, &err);
-        float w[3] = {0};
+        struct three t;
+        struct optim *o = optim_new(OPTIM_ADAM, three_init(&t, zeros), &err);
 
         assert_non_null(o);
         if (k)
             optim_set_epsilon(o, 1e-8);
-        optim_step(o, w, g, 0.1);
+        step(&t, o, g);
         for (int i = 0; i < 3; i++) {
             double eps = k ? 1e-8 : 0.1;
             double root = sqrt(1e-3) * fabs((double)g[i]);
             double want =
                 -0.1 * sqrt(1e-3) / 0.1 * 0.1 * (double)g[i] / (root + eps);
 
-            assert_float_equal(w[i], want, 1e-4 * fabs(want));
+            assert_float_equal(t.weights[i], want, 1e-4 * fabs(want));
             if (k)
-                assert_float_equal(fabsf(w[i]), 0.1, 1e-3);
+                assert_float_equal(fabsf(t.weights[i]), 0.1, 1e-3);
         }
         optim_free(o);
     }
@@ -119,25 +150,55 @@ static void state_is_all_there_is(void **state)
 
     (void)state;
     for (int r = 0; r < OPTIM_COUNT; r++) {
-        struct optim *a = optim_new((enum optimizer)r, 3, &err);
-        struct optim *b = optim_new((enum optimizer)r, 3, &err);
-        float *from[LEARN_MAX_SLOTS], *to[LEARN_MAX_SLOTS], x[3], y[3];
-        int n;
+        struct three x, y;
+        struct optim *a =
+            optim_new((enum optimizer)r, three_init(&x, first), &err);
+        struct optim *b;
+        int n = 0;
 
-        memcpy(x, first, sizeof(x));
-        optim_step(a, x, gradients[0], 0.1);
-        optim_step(a, x, gradients[1], 0.1);
-        memcpy(y, x, sizeof(y));
-        n = optim_slots(a, from);
-        assert_int_equal(optim_slots(b, to), n);
-        for (int k = 0; k < n; k++)
-            memcpy(to[k], from[k], sizeof(x));
+        step(&x, a, gradients[0]);
+        step(&x, a, gradients[1]);
+        b = optim_new((enum optimizer)r, three_init(&y, x.weights), &err);
+        for (; n < LEARN_MAX_SLOTS && x.learn.slots[n]; n++)
+            memcpy(y.learn.slots[n], x.learn.slots[n], sizeof(x.weights));
+        assert_true(n > 0);
+        memcpy(y.learn.average, x.learn.average, sizeof(x.weights));
         optim_set_steps(b, optim_steps(a));
-        for (int step = 2; step < 4; step++) {
-            optim_step(a, x, gradients[step], 0.1);
-            optim_step(b, y, gradients[step], 0.1);
+        for (int k = 2; k < 4; k++) {
+            step(&x, a, gradients[k]);
+            step(&y, b, gradients[k]);
         }
-        assert_memory_equal(x, y, sizeof(x));
+        assert_memory_equal(x.weights, y.weights, sizeof(x.weights));
+        assert_memory_equal(x.learn.average, y.learn.average,
+                            sizeof(x.weights));
+        optim_free(a);
+        optim_free(b);
+    }
+}
+
+/* As if the gradients had been that much smaller. */
+static void gradients_are_scaled_first(void **state)
+{
+    struct error err;
+
+    (void)state;
+    for (int r = 0; r < OPTIM_COUNT; r++) {
+        struct three x, y;
+        struct optim *a =
+            optim_new((enum optimizer)r, three_init(&x, first), &err);
+        struct optim *b =
+            optim_new((enum optimizer)r, three_init(&y, first), &err);
+
+        for (int k = 0; k < 4; k++) {
+            float half[3];
+
+            for (int i = 0; i < 3; i++)
+                half[i] = gradients[k][i] / 2;
+            step(&y, b, half);
+            memcpy(x.gradients, gradients[k], sizeof(x.gradients));
+            assert_int_equal(optim_step(a, 0.1, 0.5, 0.9, &err), 0);
+        }
+        assert_memory_equal(x.weights, y.weights, sizeof(x.weights));
         optim_free(a);
         optim_free(b);
     }
@@ -162,15 +223,21 @@ static void averages_follow(void **state)
     static const float after[3][3] = {{0.55000001f, -0.94999999f, 0.02500001f},
                                       {0.37000000f, 0.82000011f, -0.06500000f},
                                       {0.18299995f, 0.74425006f, 0.24150008f}};
-    float average[3];
+    static const float zeros[3];
+    struct error err;
+    struct three t;
+    struct optim *o = optim_new(OPTIM_MOM, three_init(&t, first), &err);
 
     (void)state;
-    memcpy(average, first, sizeof(average));
+    assert_non_null(o);
     for (int i = 0; i < 3; i++) {
-        optim_average(average, gradients[i], 3, 0.9, steps[i]);
+        memcpy(t.weights, gradients[i], sizeof(t.weights)); /* they stay so */
+        optim_set_steps(o, steps[i]);
+        step(&t, o, zeros);
         for (int k = 0; k < 3; k++)
-            assert_true(fabsf(average[k] - after[i][k]) < 2e-7f);
+            assert_true(fabsf(t.learn.average[k] - after[i][k]) < 2e-7f);
     }
+    optim_free(o);
 }
 
 static void the_rate_falls_by_stairs(void **state)
@@ -189,17 +256,41 @@ static void the_rate_falls_by_stairs(void **state)
 
 static void norms(void **state)
 {
-    float x[3] = {3, -4, 12};
+    static const float x[3] = {3, -4, 12};
+    struct learn_tensor tensors[] = {{.offset = 0, .count = 1},
+                                     {.offset = 1, .count = 2, .decays = true}};
+    struct error err;
+    struct three t;
+    struct network *net = three_init(&t, first);
+    double norm;
 
     (void)state;
-    assert_float_equal(optim_norm(x, 3), 13, 1e-9);
-    assert_float_equal(optim_norm(x, 0), 0, 0);
-    x[1] = NAN;
-    assert_true(isnan(optim_norm(x, 3)));
-    x[1] = -INFINITY;
-    assert_true(isinf(optim_norm(x, 3)));
-    x[1] = 3e38f; /* whose square is no float */
-    assert_true(isfinite(optim_norm(x, 3)));
+    memcpy(t.gradients, x, sizeof(x));
+    assert_int_equal(learn_norm(net, 0, &norm, &err), 0);
+    assert_float_equal(norm, 13, 1e-9);
+    t.gradients[1] = NAN;
+    assert_int_equal(learn_norm(net, 0, &norm, &err), 0);
+    assert_true(isnan(norm));
+    t.gradients[1] = -INFINITY;
+    assert_int_equal(learn_norm(net, 0, &norm, &err), 0);
+    assert_true(isinf(norm));
+    t.gradients[1] = 3e38f; /* whose square is no float */
+    assert_int_equal(learn_norm(net, 0, &norm, &err), 0);
+    assert_true(isfinite(norm));
+    t.learn.tensors = tensors;
+    t.learn.n_tensors = 2;
+    memcpy(t.gradients, x, sizeof(x));
+    assert_int_equal(learn_norm(net, 2, &norm, &err), 0);
+    assert_float_equal(t.gradients[0], 3, 0);
+    assert_float_equal(t.gradients[1], -5, 0);
+    assert_float_equal(t.gradients[2], 12.5, 0);
+    assert_float_equal(norm, sqrt(9 + 25 + 156.25), 1e-9);
+    assert_int_equal(learn_clear(net, &err), 0);
+    assert_int_equal(learn_norm(net, 0, &norm, &err), 0);
+    assert_float_equal(norm, 0, 0);
+    t.learn.n_weights = 0;
+    assert_int_equal(learn_norm(net, 0, &norm, &err), 0);
+    assert_float_equal(norm, 0, 0);
 }
 
 static char path[] = "/tmp/test_schedule.XXXXXX";
@@ -302,6 +393,7 @@ int main(void)
         cmocka_unit_test(rules_are_tensorflows),
         cmocka_unit_test(adam_epsilon),
         cmocka_unit_test(state_is_all_there_is),
+        cmocka_unit_test(gradients_are_scaled_first),
         cmocka_unit_test(unknown_rules_are_named),
         cmocka_unit_test(averages_follow),
         cmocka_unit_test(the_rate_falls_by_stairs),
