@@ -39,6 +39,22 @@ struct arith_join {
     bool add;
 };
 
+/* n numbers, a multiple of eight, to f32. */
+struct arith_widen {
+    const void *from;
+    float *to;
+    uint32_t n;
+};
+
+/* A piece is eight of them. */
+ARITH void arith_widen(const struct arith_widen *a, uint32_t i, int type)
+{
+    float v[8];
+
+    arith_load(a->from, i * ARITH_LANES, type, v);
+    arith_store(a->to, i * ARITH_LANES, GTYPE_F32, v, 0, ARITH_LANES);
+}
+
 /* ---- parts ------------------------------------------------------------- */
 
 /* Into how many parts the pixels of y are cut where each part is the work of

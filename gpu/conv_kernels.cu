@@ -14,6 +14,7 @@ extern "C" {
 PIECES(conv_back_data, struct arith_conv_back, arith_numbers(&a->x))
 PIECES(conv_back_weights, struct arith_conv_back, arith_conv_weights(a))
 PIECES(depthwise_back_data, struct arith_conv_back, arith_pieces(&a->x))
+PIECES(widen, struct arith_widen, a->n / ARITH_LANES)
 LAUNCH(depthwise_back_weights, struct arith_conv_back,
        arith_depthwise_parts(a) * (arith_depthwise_count(a) / ARITH_LANES))
 LAUNCH(column_sums, struct arith_columns,

@@ -23,6 +23,8 @@ int kernels_depthwise_back_weights(const struct arith_conv_back *a, int type,
                                    struct stream *s, struct error *err);
 int kernels_column_sums(const struct arith_columns *a, int type,
                         struct stream *s, struct error *err);
+int kernels_widen(const struct arith_widen *a, int type, struct stream *s,
+                  struct error *err);
 
 #ifdef __cplusplus
 }

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "gpu/conv_kernels.h"
+
 /* Deprecated in the headers by name, and what every released 9.x reads when a
  * graph or plan is for the handle's card. */
 #define ATTR_GRAPH_HANDLE ((cudnnBackendAttributeName_t)800)
@@ -46,6 +48,10 @@ struct dnn_conv {
     struct engine engine[MAX_ENGINES];
     int n_engines, chosen;
     size_t scratch;
+    /* The loss by 16-bit weights: no engine that is ready-made writes f32, so
+     * it is written in type to the front of scratch, of this many bytes. */
+    size_t narrow_bytes;
+    struct arith_widen widen;
 };
 
 static int failed(cudnnStatus_t s, const char *what, struct error *err)
@@ -166,29 +172,52 @@ static cudnnBackendDescriptor_t windows(struct dnn_conv *c, struct error *err)
     return failed(cudnnBackendFinalize(d), "windows", err) ? NULL : d;
 }
 
+/* What cuDNN calls the parts of a pass. x and w are the factors, y the result,
+ * as in struct dnn_memory. */
+static const struct names {
+    cudnnBackendDescriptorType_t pass;
+    cudnnBackendAttributeName_t x, w, y, how, alpha, beta;
+} names[] = {
+    [DNN_FORWARD] = {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
+                     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
+                     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+                     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
+                     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
+                     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+                     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA},
+    [DNN_BACK_DATA] =
+        {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
+         CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
+         CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
+         CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
+         CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
+         CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
+         CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA},
+    [DNN_BACK_WEIGHTS] =
+        {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
+         CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
+         CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
+         CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
+         CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
+         CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
+         CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA},
+};
+
 static cudnnBackendDescriptor_t convolution(struct dnn_conv *c,
                                             cudnnBackendDescriptor_t x,
                                             cudnnBackendDescriptor_t w,
                                             cudnnBackendDescriptor_t y,
                                             struct error *err)
 {
+    const struct names *at = &names[c->shape.pass];
     cudnnBackendDescriptor_t how = windows(c, err);
-    cudnnBackendDescriptor_t d =
-        how ? new_part(c,
-                       CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
-                       err)
-            : NULL;
+    cudnnBackendDescriptor_t d = how ? new_part(c, at->pass, err) : NULL;
     float one = 1, zero = 0;
 
-    if (!d || set_desc(d, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, x, err) ||
-        set_desc(d, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, w, err) ||
-        set_desc(d, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, y, err) ||
-        set_desc(d, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, how,
-                 err) ||
-        set(d, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_TYPE_FLOAT,
-            1, &one, err) ||
-        set(d, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_FLOAT,
-            1, &zero, err))
+    if (!d || set_desc(d, at->x, x, err) || set_desc(d, at->w, w, err) ||
+        set_desc(d, at->y, y, err) || set_desc(d, at->how, how, err) ||
+        set(d, at->alpha, CUDNN_TYPE_FLOAT, 1, &one, err) ||
+        set(d, at->beta, CUDNN_TYPE_FLOAT, 1, &zero, err))
         return NULL;
     return failed(cudnnBackendFinalize(d), "a convolution", err) ? NULL : d;
 }
@@ -252,6 +281,28 @@ static int join(struct dnn_conv *c, cudnnBackendDescriptor_t ops[], int n,
         cudnnBackendSetAttribute(*g, ATTR_GRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1,
                                  &c->dnn->handle);
     return failed(cudnnBackendFinalize(*g), "a graph", err);
+}
+
+static int build_back(struct dnn_conv *c, struct error *err)
+{
+    const struct dnn_shape *s = &c->shape;
+    bool data = s->pass == DNN_BACK_DATA;
+    int64_t dim_x[4] = {s->n, s->c, s->h, s->w};
+    int64_t dim_w[4] = {s->k, s->c, s->kernel[0], s->kernel[1]};
+    int64_t dim_y[4] = {s->n, s->k, out_size(s, 0), out_size(s, 1)};
+    cudnnBackendDescriptor_t x, w, y, op;
+
+    x = tensor(c, data ? UID_Y : UID_X, dim_x, s->x_pitch, err);
+    y = tensor(c, data ? UID_X : UID_W, dim_y, s->y_pitch, err);
+    w = tensor(c, data ? UID_W : UID_Y, dim_w, s->c, err);
+    if (!x || !w || !y)
+        return -1;
+    if (!data && s->type != GTYPE_F32) {
+        c->widen.n = (uint32_t)(s->k * s->kernel[0] * s->kernel[1] * s->c);
+        c->narrow_bytes = ((size_t)c->widen.n * 2 + 255) / 256 * 256;
+    }
+    op = data ? convolution(c, y, w, x, err) : convolution(c, x, y, w, err);
+    return join(c, &op, 1, err);
 }
 
 static int build(struct dnn_conv *c, struct error *err)
@@ -414,9 +465,9 @@ bool dnn_conv_choose(struct dnn_conv *c, int i)
         cudnnBackendGetAttribute(c->plan,
                                  CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
                                  CUDNN_TYPE_INT64, 1, &one, &bytes) ||
-        (uint64_t)bytes > c->max_scratch)
+        (uint64_t)bytes + c->narrow_bytes > c->max_scratch)
         return false;
-    c->scratch = (size_t)bytes;
+    c->scratch = (size_t)bytes + c->narrow_bytes;
     c->chosen = i;
     return true;
 }
@@ -483,7 +534,7 @@ struct dnn_conv *dnn_conv_new(struct dnn *d, const struct dnn_shape *s,
     c->shape = *s;
     c->max_scratch = max_scratch;
     c->chosen = -1;
-    if (!build(c, err)) {
+    if (!(s->pass == DNN_FORWARD ? build(c, err) : build_back(c, err))) {
         if (!ask(c, CUDNN_HEUR_MODE_A, err) && choose_first(c))
             return c;
         for (int i = 0; i < c->n_engines; i++)
@@ -542,11 +593,17 @@ size_t dnn_conv_scratch(const struct dnn_conv *c)
 int dnn_conv_bind(struct dnn_conv *c, const struct dnn_memory *m,
                   struct error *err)
 {
-    int64_t uids[5] = {UID_X, UID_W, UID_BIAS, UID_Y, UID_Z};
-    const void *at[5] = {m->x, m->w, m->bias, m->y, m->z};
-    int64_t n = c->shape.z_pitch ? 5 : 4;
+    int64_t uids[5] = {UID_X, UID_W, UID_Y, UID_BIAS, UID_Z};
+    const void *at[5] = {m->x, m->w, m->y, m->bias, m->z};
+    int64_t n = c->shape.pass != DNN_FORWARD ? 3 : c->shape.z_pitch ? 5 : 4;
+    void *scratch = m->scratch;
 
     destroy(&c->pack);
+    if (c->narrow_bytes) {
+        c->widen.from = at[2] = scratch;
+        c->widen.to = m->y;
+        scratch = (char *)scratch + c->narrow_bytes;
+    }
     if (failed(cudnnBackendCreateDescriptor(
                    CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &c->pack),
                "arguments", err) ||
@@ -555,7 +612,7 @@ int dnn_conv_bind(struct dnn_conv *c, const struct dnn_memory *m,
         set(c->pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR,
             n, at, err) ||
         set(c->pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1,
-            &m->scratch, err))
+            &scratch, err))
         return -1;
     return failed(cudnnBackendFinalize(c->pack), "arguments", err);
 }
@@ -567,7 +624,11 @@ int dnn_conv_run(struct dnn_conv *c, struct stream *s, struct error *err)
 
     if (e == CUDNN_STATUS_SUCCESS)
         e = cudnnBackendExecute(c->dnn->handle, c->plan, c->pack);
-    return failed(e, "a convolution", err);
+    if (failed(e, "a convolution", err))
+        return -1;
+    return c->narrow_bytes
+               ? kernels_widen(&c->widen, (int)c->shape.type, s, err)
+               : 0;
 }
 
 void dnn_rest(struct dnn *d)

@@ -17,7 +17,8 @@ struct dnn_conv;
 enum dnn_pass {
     DNN_FORWARD,
     DNN_BACK_DATA,   /* the loss by x from that by y, and w */
-    DNN_BACK_WEIGHTS /* the loss by w, in f32, from x and that by y */
+    DNN_BACK_WEIGHTS /* the loss by w, as f32 that was rounded to type, from x
+                        and that by y */
 };
 
 struct dnn_shape {

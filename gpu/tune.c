@@ -1,5 +1,6 @@
-/* gpu/tune.c - see the header. The file: a line that names the card, a line
- * for each convolution, a line with the sum of all before it. */
+/* gpu/tune.c - see the header. The file: a line that names the card and the
+ * form of the lines, a line for each convolution, a line with the sum of all
+ * before it. */
 #include "gpu/tune.h"
 
 #include <fcntl.h>
@@ -44,12 +45,13 @@ static uint64_t sum_of(const char *text, size_t len)
 static void key_of(const struct dnn_shape *s, char *buf)
 {
     snprintf(buf, MAX_KEY,
-             "%d:%dx%dx%d:%d:k%dx%d:s%dx%d:d%dx%d:p%d,%d,%d,%d:"
+             "pass%d:%d:%dx%dx%d:%d:k%dx%d:s%dx%d:d%dx%d:p%d,%d,%d,%d:"
              "%d,%d,%d:r%d:t%d:%d",
-             s->n, s->c, s->h, s->w, s->k, s->kernel[0], s->kernel[1],
-             s->stride[0], s->stride[1], s->dilation[0], s->dilation[1],
-             s->pad[0], s->pad[1], s->pad[2], s->pad[3], s->x_pitch, s->y_pitch,
-             s->z_pitch, s->relu, (int)s->type, s->tf32);
+             (int)s->pass, s->n, s->c, s->h, s->w, s->k, s->kernel[0],
+             s->kernel[1], s->stride[0], s->stride[1], s->dilation[0],
+             s->dilation[1], s->pad[0], s->pad[1], s->pad[2], s->pad[3],
+             s->x_pitch, s->y_pitch, s->z_pitch, s->relu, (int)s->type,
+             s->tf32);
 }
 
 static void add(struct tune *t, const char *key, int at, int64_t engine)
@@ -122,7 +124,9 @@ struct tune *tune_new(const char *dir, const char *identity, struct error *err)
     if (!t)
         return error_null(err, ERR_NOMEM, "no memory for tuning");
     pthread_mutex_init(&t->lock, NULL);
-    t->identity = strdup(identity);
+    /* Another form of the lines is another number here. */
+    if (asprintf(&t->identity, "plans 2 of %s", identity) < 0)
+        t->identity = NULL;
     t->dir = dir ? strdup(dir) : NULL;
     ok = t->identity && (!dir || t->dir);
     if (ok && dir)

@@ -292,9 +292,19 @@ bool dnn_conv_compiled(const struct dnn_conv *c)
     return false;
 }
 
+static size_t filter_numbers(const struct dnn_shape *d)
+{
+    return (size_t)d->kernel[0] * (size_t)d->kernel[1] * (size_t)d->c;
+}
+
+/* As cuDNN's, more where 16-bit weights' loss passes through it. */
 size_t dnn_conv_scratch(const struct dnn_conv *c)
 {
-    return (size_t)(SCRATCH * c->chosen);
+    const struct dnn_shape *d = &c->shape;
+    bool narrow = d->pass == DNN_BACK_WEIGHTS && d->type != GTYPE_F32;
+
+    return (size_t)(SCRATCH * c->chosen) +
+           (narrow ? 2 * (size_t)d->k * filter_numbers(d) : 0);
 }
 
 int dnn_conv_bind(struct dnn_conv *c, const struct dnn_memory *m,
@@ -309,7 +319,7 @@ int dnn_conv_bind(struct dnn_conv *c, const struct dnn_memory *m,
  * outputs, which is quick without changing the order of any sum. */
 static float *filters(const struct dnn_shape *d, const void *w)
 {
-    size_t row = (size_t)d->kernel[0] * (size_t)d->kernel[1] * (size_t)d->c;
+    size_t row = filter_numbers(d);
     float *f = tensor_alloc(row * (size_t)d->k);
 
     for (int k = 0; f && k < d->k; k++)
@@ -363,6 +373,83 @@ static void convolve(const struct dnn_conv *c, const struct nhwc *x,
     }
 }
 
+/* Every pixel of y meets these pixels of x, tap by tap. For each of them: of
+ * the pass by data, dx (f32, packed) += dy w; by weights, dw += dy x. */
+static void meet(const struct dnn_conv *c, const struct nhwc *y,
+                 struct arith_pixel at, const float *dy, const float *w,
+                 float *to)
+{
+    const struct dnn_shape *d = &c->shape;
+    size_t n_c = (size_t)d->c, row = filter_numbers(d);
+
+    for (int ky = 0; ky < d->kernel[0]; ky++)
+        for (int kx = 0; kx < d->kernel[1]; kx++) {
+            int iy = at.y * d->stride[0] - d->pad[0] + ky * d->dilation[0];
+            int ix = at.x * d->stride[1] - d->pad[1] + kx * d->dilation[1];
+            size_t tap = (size_t)(ky * d->kernel[1] + kx) * n_c, pixel;
+
+            if (iy < 0 || iy >= d->h || ix < 0 || ix >= d->w)
+                continue;
+            pixel = (size_t)((at.n * d->h + iy) * d->w + ix) * n_c;
+            for (int k = 0; k < y->c; k++) {
+                bool data = d->pass == DNN_BACK_DATA;
+                const float *f = w + (data ? (size_t)k * row + tap : pixel);
+                float *sum = to + (data ? pixel : (size_t)k * row + tap);
+
+                for (size_t i = 0; i < n_c; i++)
+                    sum[i] += dy[k] * f[i];
+            }
+        }
+}
+
+/* `rows` rows of c numbers, `pitch` apart, as packed f32. */
+static float *plain(const void *p, size_t rows, int n_c, int pitch, int type)
+{
+    float *f = tensor_alloc(rows * (size_t)n_c);
+
+    for (size_t i = 0; f && i < rows; i++)
+        for (int k = 0; k < n_c; k++)
+            f[i * (size_t)n_c + (size_t)k] =
+                arith_get(p, (uint32_t)(i * (size_t)pitch + (size_t)k), type);
+    return f;
+}
+
+/* Either backward pass; y: where the loss by y lies. */
+static void pass_back(const struct dnn_conv *c, const struct nhwc *y)
+{
+    const struct dnn_shape *d = &c->shape;
+    bool data = d->pass == DNN_BACK_DATA;
+    int type = (int)d->type;
+    size_t pixels = (size_t)(d->n * d->h * d->w), n_c = (size_t)d->c;
+    size_t filters_rows = (size_t)d->k * filter_numbers(d) / n_c;
+    size_t rows = data ? pixels : filters_rows;
+    float *dy = plain(y->p, arith_pixels(y), y->c, y->pitch, type);
+    float *w = data ? plain(c->m.w, filters_rows, d->c, d->c, type)
+                    : plain(c->m.x, pixels, d->c, d->x_pitch, type);
+    float *sum = tensor_alloc(rows * n_c);
+
+    if (dy && w && sum) {
+        memset(sum, 0, rows * n_c * sizeof(*sum));
+        for (uint32_t p = 0; p < arith_pixels(y); p++)
+            meet(c, y, arith_pixel(y, p), dy + (size_t)p * (size_t)y->c, w,
+                 sum);
+        for (size_t i = 0; i < rows * n_c; i++) {
+            uint32_t at = (uint32_t)(i / n_c * (size_t)d->x_pitch + i % n_c);
+            float rounded;
+
+            if (data) {
+                arith_put(c->m.y, at, type, sum[i]);
+                continue;
+            }
+            arith_put(&rounded, 0, type, sum[i]);
+            ((float *)c->m.y)[i] = arith_get(&rounded, 0, type);
+        }
+    }
+    free(dy);
+    free(w);
+    free(sum);
+}
+
 static int out_size(const struct dnn_shape *d, int axis)
 {
     int size = axis ? d->w : d->h;
@@ -388,6 +475,11 @@ int dnn_conv_run(struct dnn_conv *c, struct stream *s, struct error *err)
         return error_set(err, ERR_DEVICE, "a convolution is not bound");
     if (dnn_conv_scratch(c))
         memset(c->m.scratch, 0xff, dnn_conv_scratch(c));
+    if (d->pass != DNN_FORWARD) {
+        y.p = (void *)(d->pass == DNN_BACK_DATA ? c->m.x : c->m.w);
+        pass_back(c, &y);
+        return card_launched(s, "a convolution", err);
+    }
     w = filters(d, c->m.w);
     sum = tensor_alloc((size_t)d->k);
     if (w && sum)

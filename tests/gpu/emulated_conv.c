@@ -16,6 +16,7 @@
 PIECES(conv_back_data, struct arith_conv_back, arith_numbers(&a->x))
 PIECES(conv_back_weights, struct arith_conv_back, arith_conv_weights(a))
 PIECES(depthwise_back_data, struct arith_conv_back, arith_pieces(&a->x))
+PIECES(widen, struct arith_widen, a->n / ARITH_LANES)
 
 static int join(const struct arith_join *a, struct stream *s, struct error *err)
 {

@@ -1,8 +1,9 @@
 /* tests/gpu/test_engines.c - what cuDNN would do for every network of
  * core/arch on cards that are not there: each is described to it in words, it
  * says which engines it has, and makes the plan that a card would run. Every
- * convolution must get one that needs no compiler at run time. Memory, kernels
- * and runs are stand-ins; nothing is computed. */
+ * convolution must get one that needs no compiler at run time, and so must the
+ * backward passes of those that learn. Memory, kernels and runs are stand-ins;
+ * nothing is computed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,6 +31,10 @@ static const struct described {
     {"NVIDIA H200", 90, 132, 232448, 2048, 32, 60, 141},
     {"NVIDIA B200", 100, 148, 232448, 2048, 32, 126, 180},
     {"NVIDIA GeForce RTX 5090", 120, 170, 101376, 1536, 24, 96, 32},
+};
+
+enum {
+    MAX_SCRATCH = 256 << 20 /* as in gpu/ */
 };
 
 static const struct described *current;
@@ -268,6 +273,7 @@ NOTHING(conv_back_weights, arith_conv_back)
 NOTHING(depthwise_back_data, arith_conv_back)
 NOTHING(depthwise_back_weights, arith_conv_back)
 NOTHING(column_sums, arith_columns)
+NOTHING(widen, arith_widen)
 
 /* ---- the test
  * ---------------------------------------------------------------- */
@@ -380,6 +386,144 @@ static void test_precisions(void **state)
     dev->backend->device_close(dev);
 }
 
+/* ---- networks that learn ---------------------------------------------------
+ */
+
+static const char *const learners[] = {"inception_resnet_v1",
+                                       "nn1",
+                                       "nn2",
+                                       "nn3",
+                                       "nn4",
+                                       "nns1",
+                                       "nns2",
+                                       "mobilefacenet",
+                                       "mobilefacenet_slim"};
+
+/* Whether a layer like this one was looked at on this card. */
+static struct dnn_shape seen[2048];
+static int n_seen;
+
+static bool is_seen(const struct dnn_shape *d)
+{
+    for (int i = 0; i < n_seen; i++)
+        if (!memcmp(&seen[i], d, sizeof(*d)))
+            return true;
+    assert_true(n_seen < 2048);
+    seen[n_seen++] = *d;
+    return false;
+}
+
+/* The passes of one layer, which lies by itself. */
+static void look_learning(struct dnn *dnn, const char *name,
+                          const struct dnn_shape *like, bool first,
+                          struct tally *t)
+{
+    static const char *const passes[] = {"forward", "by data", "by weights"};
+    struct dnn_shape d = *like;
+
+    for (int pass = DNN_FORWARD; pass <= DNN_BACK_WEIGHTS; pass++) {
+        struct error why = {0};
+        struct dnn_conv *c;
+
+        if (pass == DNN_BACK_DATA && first)
+            continue;
+        d.pass = (enum dnn_pass)pass;
+        c = dnn_conv_new(dnn, &d, MAX_SCRATCH, &why);
+        t->n_convs++;
+        if (c && dnn_conv_scratch(c) > t->scratch)
+            t->scratch = dnn_conv_scratch(c);
+        if (!c || dnn_conv_compiled(c)) {
+            t->n_own += !c;
+            t->n_compiled += c != NULL;
+            print_message("%s on %s: %s, type %d: %s: [%d,%d,%d,%d] %dx%d/%d "
+                          "to %d\n",
+                          name, current->name, passes[pass], (int)d.type,
+                          c ? "compiled at run time" : "no engine", d.n, d.c,
+                          d.h, d.w, d.kernel[0], d.kernel[1], d.stride[0], d.k);
+        }
+        dnn_conv_free(c);
+    }
+}
+
+static void learn_network(struct dnn *dnn, const struct graph *g,
+                          const char *name, int n, enum gtype type, bool tf32,
+                          struct tally *t)
+{
+    static struct shape shapes[4096];
+    struct error err = {0};
+
+    assert_true(g->n_values <= 4096);
+    assert_int_equal(graph_shapes(g, n, 0, 0, shapes, &err), 0);
+    for (int i = 0; i < g->n_nodes; i++) {
+        const struct node *at = &g->nodes[i];
+        const struct shape *x = &shapes[at->in[0]], *y = &shapes[at->out];
+        struct dnn_shape d;
+
+        memset(&d, 0, sizeof(d)); /* compared as bytes */
+        d.n = n;
+        d.c = d.x_pitch = arith_padded(x->d[1]);
+        d.k = d.y_pitch = arith_padded(y->d[1]);
+        d.h = d.w = 1;
+        for (int axis = 0; axis < 2; axis++)
+            d.kernel[axis] = d.stride[axis] = d.dilation[axis] = 1;
+        d.type = type;
+        d.tf32 = tf32;
+        if (at->op.type == OP_CONV && at->op.u.conv.group == 1) {
+            const struct op_conv *c = &at->op.u.conv;
+
+            d.h = x->d[2];
+            d.w = x->d[3];
+            memcpy(d.kernel, c->kernel, sizeof(d.kernel));
+            memcpy(d.stride, c->stride, sizeof(d.stride));
+            memcpy(d.dilation, c->dilation, sizeof(d.dilation));
+            memcpy(d.pad, c->pad, sizeof(d.pad));
+        } else if (at->op.type != OP_GEMM) {
+            continue;
+        }
+        if (!is_seen(&d))
+            look_learning(dnn, name, &d, at->in[0] == g->input, t);
+    }
+}
+
+static void test_learning(void **state)
+{
+    static const int batches[] = {24, 90};
+    struct tally t = {0};
+    clock_t start = clock();
+    struct error err = {0};
+    struct dnn *dnn;
+
+    current = *state;
+    n_seen = 0;
+    dnn = dnn_open(NULL, &err);
+    if (!dnn)
+        fail_msg("%s", err.text);
+    for (int i = 0; arch_list()[i].name; i++)
+        for (size_t k = 0; k < sizeof(learners) / sizeof(learners[0]); k++) {
+            enum gtype type = current->level == 75 ? GTYPE_F16 : GTYPE_BF16;
+
+            for (int b = 0; !strcmp(arch_list()[i].name, learners[k]) && b < 2;
+                 b++) {
+                learn_network(dnn, graphs[i], learners[k], batches[b], type,
+                              false, &t);
+                if (k)
+                    continue;
+                learn_network(dnn, graphs[i], learners[k], batches[b],
+                              GTYPE_F32, false, &t);
+                learn_network(dnn, graphs[i], learners[k], batches[b],
+                              GTYPE_F32, true, &t);
+            }
+        }
+    dnn_close(dnn);
+    print_message("sm_%d, learning: %d passes, %d compiled at run time, %d "
+                  "without an engine, scratch at most %zu KiB, %.1f s\n",
+                  current->level, t.n_convs, t.n_compiled, t.n_own,
+                  t.scratch >> 10, (double)(clock() - start) / CLOCKS_PER_SEC);
+    assert_true(t.n_convs > 0);
+    assert_int_equal(t.n_compiled, 0);
+    assert_int_equal(t.n_own, 0);
+}
+
 static int make_graphs(void **state)
 {
     struct arch_options opt = {0};
@@ -404,12 +548,15 @@ int main(void)
     enum {
         N = sizeof(cards) / sizeof(cards[0])
     };
-    struct CMUnitTest tests[N + 1] = {cmocka_unit_test(test_precisions)};
+    struct CMUnitTest tests[2 * N + 1] = {cmocka_unit_test(test_precisions)};
 
-    for (int i = 0; i < N; i++)
+    for (int i = 0; i < N; i++) {
         tests[1 + i] = (struct CMUnitTest){.name = cards[i].name,
                                            .test_func = test_card,
                                            .initial_state = (void *)&cards[i]};
+        tests[1 + N + i] = tests[1 + i];
+        tests[1 + N + i].test_func = test_learning;
+    }
     return cmocka_run_group_tests_name("engines of cuDNN", tests, make_graphs,
                                        free_graphs);
 }

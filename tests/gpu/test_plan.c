@@ -243,13 +243,14 @@ static bool known(const char *identity, const struct dnn_shape *s)
 
 static void test_tune(void **state)
 {
-    struct dnn_shape s = {.n = 1, .c = 8, .k = 16}, other = s;
+    struct dnn_shape s = {.n = 1, .c = 8, .k = 16}, other = s, back = s;
     struct tune *t;
     FILE *f;
 
     (void)state;
     assert_non_null(mkdtemp(dir));
     other.relu = true;
+    back.pass = DNN_BACK_DATA;
     assert_false(known("a card", &s));
     t = tune_new(dir, "a card", &err);
     tune_add(t, &s, 3, 41);
@@ -257,17 +258,31 @@ static void test_tune(void **state)
     tune_free(t);
     assert_true(known("a card", &s));
     assert_false(known("a card", &other));
+    assert_false(known("a card", &back));
     assert_false(known("another card", &s));
     f = fopen(kept_file(), "r+"); /* a number changed */
     assert_non_null(f);
-    fseek(f, 8, SEEK_SET);
+    fseek(f, 30, SEEK_SET);
     fputc('7', f);
     fclose(f);
     assert_false(known("a card", &s));
     f = fopen(kept_file(), "w"); /* cut short */
     assert_non_null(f);
-    fputs("a card\n", f);
+    fputs("plans 2 of a card\n", f);
     fclose(f);
+    assert_false(known("a card", &s));
+    f = fopen(kept_file(), "w"); /* of a release without passes */
+    assert_non_null(f);
+    fputs("a card\n1:8x0x0:16:k0x0:s0x0:d0x0:p0,0,0,0:0,0,0:r0:t0:0 3 41\n"
+          "sum 98e41d218563fe1c\n",
+          f);
+    fclose(f);
+    assert_false(known("a card", &s));
+    t = tune_new(dir, "a card", &err); /* and it is written anew */
+    tune_add(t, &back, 3, 41);
+    tune_save(t);
+    tune_free(t);
+    assert_true(known("a card", &back));
     assert_false(known("a card", &s));
     unlink(kept_file());
     rmdir(dir);
