@@ -49,21 +49,6 @@ const char *card_state_name(enum card_state s)
     return names[s];
 }
 
-bool card_parse(const char *device, int *index)
-{
-    const char *p = device;
-
-    *index = 0;
-    if (strcmp(p, "auto") == 0 || strcmp(p, "cpu") == 0 ||
-        strcmp(p, "cuda") == 0)
-        return true;
-    if (strncmp(p, "cuda:", 5) != 0)
-        return false;
-    for (p += 5; *p >= '0' && *p <= '9' && p - device < 8; p++)
-        *index = 10 * *index + (*p - '0');
-    return *p == '\0' && p > device + 5;
-}
-
 /* --- what becomes of it --------------------------------------------------- */
 
 static void tell(const struct card *c)
@@ -354,28 +339,6 @@ static void card_free(struct card *c)
     free(c);
 }
 
-/* The plugin beside this program, in the build tree beside the link to it,
- * else where it is installed. */
-static char *default_plugin(void)
-{
-    static const char name[] = "facenetd-cuda.so";
-    char path[4096], *slash;
-    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - sizeof(name));
-
-    if (n > 0)
-        path[n] = '\0';
-    for (int up = 0; n > 0 && up < 2; up++) {
-        slash = strrchr(path, '/');
-        if (!slash || (up > 0 && !strstr(path, "/build/")))
-            break;
-        strcpy(slash + 1, name);
-        if (access(path, F_OK) == 0)
-            return strdup(path);
-        *slash = '\0';
-    }
-    return strdup(PREFIX "/lib/facenetd/facenetd-cuda.so");
-}
-
 int64_t card_load_until_us(const struct card *c)
 {
     return card_now_us() + CARD_LOAD_TIMES * (int64_t)c->opt.timeout_ms * 1000;
@@ -447,11 +410,11 @@ struct card *card_new(const struct card_options *opt, struct error *err)
     pthread_mutex_init(&c->lock, NULL);
     c->opt = *opt;
     c->opt.device = strdup(opt->device);
-    c->opt.plugin = *opt->plugin ? strdup(opt->plugin) : default_plugin();
+    c->opt.plugin = *opt->plugin ? strdup(opt->plugin) : plugin_default();
     c->opt.cache_dir = opt->cache_dir ? strdup(opt->cache_dir) : NULL;
     if (!c->opt.device || !c->opt.plugin) {
         error_set(err, ERR_NOMEM, "no memory for the card");
-    } else if (!card_parse(opt->device, &c->index)) {
+    } else if (!plugin_parse(opt->device, &c->index)) {
         error_set(err, ERR_CONFIG,
                   "device '%.40s' is none: auto, cpu, cuda or cuda:N",
                   opt->device);

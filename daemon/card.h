@@ -55,8 +55,6 @@ struct card_status {
 };
 
 const char *card_state_name(enum card_state s); /* "up" */
-/* Is it auto, cpu, cuda or cuda:N? *index: N, else 0. */
-bool card_parse(const char *device, int *index);
 
 /* Waits until the card was tried. ERR_NOMEM, ERR_CONFIG. Thread: main. */
 struct card *card_new(const struct card_options *opt, struct error *err);

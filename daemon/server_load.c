@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/engine/plugin.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "daemon/server_priv.h"
@@ -77,7 +78,7 @@ static int check_device(const struct config *c, struct error *err)
     bool cpu = strcmp(c->device, "cpu") == 0;
     int index;
 
-    if (!card_parse(c->device, &index))
+    if (!plugin_parse(c->device, &index))
         return error_set(err, ERR_CONFIG,
                          "device is auto, cpu, cuda or cuda:N, not '%.40s'",
                          c->device);

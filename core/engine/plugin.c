@@ -4,8 +4,10 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static int check_file(const char *path, struct error *err)
 {
@@ -71,4 +73,39 @@ const struct backend *plugin_open(const char *path, struct error *err)
         return error_null(err, ERR_DEVICE, "plugin %.150s has no %s", path,
                           part);
     return b;
+}
+
+char *plugin_default(void)
+{
+    static const char name[] = "facenetd-cuda.so";
+    char path[4096], *slash;
+    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - sizeof(name));
+
+    if (n > 0)
+        path[n] = '\0';
+    for (int up = 0; n > 0 && up < 2; up++) {
+        slash = strrchr(path, '/');
+        if (!slash || (up > 0 && !strstr(path, "/build/")))
+            break;
+        strcpy(slash + 1, name);
+        if (access(path, F_OK) == 0)
+            return strdup(path);
+        *slash = '\0';
+    }
+    return strdup(PREFIX "/lib/facenetd/facenetd-cuda.so");
+}
+
+bool plugin_parse(const char *device, int *index)
+{
+    const char *p = device;
+
+    *index = 0;
+    if (strcmp(p, "auto") == 0 || strcmp(p, "cpu") == 0 ||
+        strcmp(p, "cuda") == 0)
+        return true;
+    if (strncmp(p, "cuda:", 5) != 0)
+        return false;
+    for (p += 5; *p >= '0' && *p <= '9' && p - device < 8; p++)
+        *index = 10 * *index + (*p - '0');
+    return *p == '\0' && p > device + 5;
 }

@@ -16,4 +16,11 @@ typedef const struct backend *(*plugin_entry_fn)(uint32_t abi);
  * part that inference needs. */
 const struct backend *plugin_open(const char *path, struct error *err);
 
+/* Where it is looked for unless a path is given: beside this program, in the
+ * build tree beside the link to it, else where it is installed. For free();
+ * NULL: no memory. */
+char *plugin_default(void);
+/* Is it a device's name: auto, cpu, cuda or cuda:N? *index: N, else 0. */
+bool plugin_parse(const char *device, int *index);
+
 #endif

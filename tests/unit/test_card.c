@@ -251,23 +251,6 @@ static void test_none(void **state)
     }
 }
 
-static void test_names(void **state)
-{
-    static const char *const bad[] = {
-        "",           "gpu", "cuda:", "cuda:x", "cuda:1x",
-        "cuda:12345", "CPU", "cuda1", "cuda:-1"};
-    int index = 7;
-
-    (void)state;
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        assert_false(card_parse(bad[i], &index));
-    assert_true(card_parse("auto", &index) && index == 0);
-    assert_true(card_parse("cpu", &index) && index == 0);
-    assert_true(card_parse("cuda", &index) && index == 0);
-    assert_true(card_parse("cuda:0", &index) && index == 0);
-    assert_true(card_parse("cuda:15", &index) && index == 15);
-}
-
 static void test_lost_and_back(void **state)
 {
     struct fixture x = open_both("", "cuda", SLOW_MS);
@@ -512,7 +495,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_up),
         cmocka_unit_test(test_none),
-        cmocka_unit_test(test_names),
         cmocka_unit_test(test_lost_and_back),
         cmocka_unit_test(test_models_while_down),
         cmocka_unit_test(test_lost_while_loading),

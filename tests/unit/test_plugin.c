@@ -64,6 +64,23 @@ static void test_refused(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
+static void test_names(void **state)
+{
+    static const char *const bad[] = {
+        "",           "gpu", "cuda:", "cuda:x", "cuda:1x",
+        "cuda:12345", "CPU", "cuda1", "cuda:-1"};
+    int index = 7;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_false(plugin_parse(bad[i], &index));
+    assert_true(plugin_parse("auto", &index) && index == 0);
+    assert_true(plugin_parse("cpu", &index) && index == 0);
+    assert_true(plugin_parse("cuda", &index) && index == 0);
+    assert_true(plugin_parse("cuda:0", &index) && index == 0);
+    assert_true(plugin_parse("cuda:15", &index) && index == 15);
+}
+
 /* A shared object, but none of ours. */
 static void test_not_ours(void **state)
 {
@@ -179,9 +196,9 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),         cmocka_unit_test(test_not_ours),
-        cmocka_unit_test(test_other_version),   cmocka_unit_test(test_runs),
-        cmocka_unit_test(test_precision_names),
+        cmocka_unit_test(test_names),    cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_not_ours), cmocka_unit_test(test_other_version),
+        cmocka_unit_test(test_runs),     cmocka_unit_test(test_precision_names),
     };
 
     return cmocka_run_group_tests_name("plugin", tests, setup, teardown);
