@@ -1,7 +1,7 @@
 /* core/face/detect.c - MTCNN's cascade (Zhang and others, 2016): P-Net
  * proposes, R-Net refuses, O-Net decides and points. Numbers follow the
- * published PyTorch port, which is what the golden boxes come from. Owns the
- * three networks and, per thread, their plans. face.c calls it. */
+ * published PyTorch port, which is what the golden boxes come from. The
+ * networks run in detect_stage.c. face.c calls it. */
 #include "core/face/detect.h"
 
 #include <math.h>
@@ -12,141 +12,16 @@
 
 enum {
     MOST_OF_LEVEL = 16384, /* raw proposals kept of one level */
-    MOST_PROPOSED = 4096,  /* that R-Net looks at */
-    MOST_CANVAS_PLANS = 12,
-    MOST_CANVAS_PIXELS = 3 * DETECT_CANVAS * DETECT_CANVAS,
-    N_BATCHES = 4
-};
-
-enum stage {
-    STAGE_P,
-    STAGE_R,
-    STAGE_O,
-    N_STAGES
-};
-
-/* Candidates at once. Larger batches no longer fit a core's cache. */
-static const int batches[N_STAGES][N_BATCHES] = {
-    [STAGE_R] = {4, 8, 16, 32}, [STAGE_O] = {1, 2, 4, 8}};
-
-struct stage_net {
-    struct network *net;
-    int prob, box, points; /* which output; points -1 but for O-Net */
-    int side;              /* of the input; 0: free */
-};
-
-struct detector {
-    struct stage_net stage[N_STAGES];
-};
-
-struct canvas_plan {
-    int w, h;
-    unsigned used; /* when: for forgetting the oldest */
-    struct plan *plan;
+    MOST_PROPOSED = 4096   /* that R-Net looks at */
 };
 
 struct detect_scratch {
-    struct detector *detector;
-    struct canvas_plan canvas[MOST_CANVAS_PLANS];
-    unsigned clock;
-    struct plan *batch[N_STAGES][N_BATCHES]; /* made when first wanted */
+    struct detect_plans plans;
     struct detect_mips mips;
     struct detect_layout layout;
     struct candidates level[DETECT_MAX_LEVELS];
     struct candidates found;
 };
-
-/* --- networks ----------------------------------------------------------- */
-
-static int output_called(const struct graph *g, const char *name)
-{
-    for (int i = 0; i < g->n_outputs; i++)
-        if (!strcmp(g->values[g->outputs[i]].name, name))
-            return i;
-    return -1;
-}
-
-static int check_stage(const struct model *m, enum stage at,
-                       struct stage_net *out, struct error *err)
-{
-    static const enum model_kind kinds[] = {MODEL_PNET, MODEL_RNET, MODEL_ONET};
-    static const int sides[] = {0, 24, 48}, channels[] = {2, 4, 10};
-    static const char *const names[] = {"prob", "box", "landmarks"};
-    const struct graph *g = m->graph;
-    int *which[] = {&out->prob, &out->box, &out->points};
-    int side = sides[at] ? sides[at] : 64;
-    struct shape *shapes;
-    int rc = 0;
-
-    if (m->contract.kind != kinds[at])
-        return error_set(err, ERR_MODEL,
-                         "%s: not the network that this place of the "
-                         "detector needs",
-                         m->name);
-    shapes = calloc((size_t)g->n_values, sizeof(*shapes));
-    if (!shapes)
-        return error_set(err, ERR_NOMEM, "%s: no memory", m->name);
-    rc = graph_shapes(g, 1, side, side, shapes, err);
-    out->points = -1;
-    out->side = sides[at];
-    if (rc == 0 &&
-        (shapes[g->input].d[1] != 3 || shapes[g->input].d[2] != side ||
-         shapes[g->input].d[3] != side))
-        rc = error_set(err, ERR_MODEL, "%s: the input is not [n,3,%d,%d]",
-                       m->name, side, side);
-    for (int i = 0; rc == 0 && i < (at == STAGE_O ? 3 : 2); i++) {
-        const struct shape *s;
-        size_t cells = at == STAGE_P ? 27 * 27 : 1;
-        *which[i] = output_called(g, names[i]);
-        if (*which[i] < 0) {
-            rc = error_set(err, ERR_MODEL, "%s: no output called \"%s\"",
-                           m->name, names[i]);
-            break;
-        }
-        s = &shapes[g->outputs[*which[i]]];
-        if (s->rank < 2 || s->d[1] != channels[i] ||
-            shape_count(s) != cells * (size_t)channels[i])
-            rc = error_set(err, ERR_MODEL,
-                           "%s: output \"%s\" has an unexpected shape", m->name,
-                           names[i]);
-    }
-    free(shapes);
-    return rc;
-}
-
-struct detector *detector_new(struct device *dev, const struct model *pnet,
-                              const struct model *rnet,
-                              const struct model *onet, struct error *err)
-{
-    const struct model *models[N_STAGES] = {pnet, rnet, onet};
-    struct detector *d = calloc(1, sizeof(*d));
-
-    if (!d)
-        return error_null(err, ERR_NOMEM, "no memory for the detector");
-    for (int i = 0; i < N_STAGES; i++) {
-        if (check_stage(models[i], (enum stage)i, &d->stage[i], err))
-            goto fail;
-        d->stage[i].net = network_new(dev, models[i]->graph, err);
-        if (!d->stage[i].net) {
-            error_context(err, "%s", models[i]->name);
-            goto fail;
-        }
-    }
-    return d;
-fail:
-    detector_free(d);
-    return NULL;
-}
-
-void detector_free(struct detector *d)
-{
-    if (!d)
-        return;
-    for (int i = 0; i < N_STAGES; i++)
-        if (d->stage[i].net)
-            network_free(d->stage[i].net);
-    free(d);
-}
 
 struct detect_scratch *detect_scratch_new(struct detector *d, struct error *err)
 {
@@ -154,27 +29,15 @@ struct detect_scratch *detect_scratch_new(struct detector *d, struct error *err)
 
     if (!s)
         return error_null(err, ERR_NOMEM, "no memory for a detector's scratch");
-    s->detector = d;
+    detect_plans_init(&s->plans, d);
     return s;
-}
-
-static void forget(struct canvas_plan *c)
-{
-    if (c->plan)
-        plan_free(c->plan);
-    memset(c, 0, sizeof(*c));
 }
 
 void detect_scratch_free(struct detect_scratch *s)
 {
     if (!s)
         return;
-    for (int i = 0; i < MOST_CANVAS_PLANS; i++)
-        forget(&s->canvas[i]);
-    for (int i = 0; i < N_STAGES; i++)
-        for (int k = 0; k < N_BATCHES; k++)
-            if (s->batch[i][k])
-                plan_free(s->batch[i][k]);
+    detect_plans_fini(&s->plans);
     for (int i = 0; i < DETECT_MAX_LEVELS; i++)
         detect_candidates_fini(&s->level[i]);
     detect_candidates_fini(&s->found);
@@ -183,83 +46,7 @@ void detect_scratch_free(struct detect_scratch *s)
     free(s);
 }
 
-static struct plan *make_plan(struct detector *d, enum stage at, int n, int h,
-                              int w, struct error *err)
-{
-    struct plan_options opt = {
-        .n = n, .h = h, .w = w, .precision = PRECISION_F32};
-
-    return graph_plan(d->stage[at].net, &opt, err);
-}
-
 /* --- P-Net ---------------------------------------------------------------- */
-
-/* A file's P-Net that looks right at one size may give less than a cell for
- * every other pixel at another, and cells are read by where they must be. */
-static int check_cells(const struct plan *p, const struct stage_net *net, int h,
-                       int w, struct error *err)
-{
-    const int n_y = (h - DETECT_CELL) / DETECT_STRIDE + 1;
-    const int n_x = (w - DETECT_CELL) / DETECT_STRIDE + 1;
-    const struct shape prob = shape_of(4, 1, 2, n_y, n_x);
-    const struct shape box = shape_of(4, 1, 4, n_y, n_x);
-
-    if (shape_equal(plan_output_shape(p, net->prob), &prob) &&
-        shape_equal(plan_output_shape(p, net->box), &box))
-        return 0;
-    return error_set(err, ERR_MODEL,
-                     "the detector's first network does not give %dx%d cells "
-                     "for %dx%d pixels",
-                     n_x, n_y, w, h);
-}
-
-/* The plan for a canvas; the longest unused ones make room, in number and in
- * the pixels that all of them hold memory for. */
-static struct plan *canvas_plan(struct detect_scratch *s, int w, int h,
-                                struct error *err)
-{
-    int64_t pixels = (int64_t)w * h;
-    struct canvas_plan *c, *oldest;
-
-    s->clock++;
-    for (int i = 0; i < MOST_CANVAS_PLANS; i++) {
-        c = &s->canvas[i];
-        if (c->plan && c->w == w && c->h == h) {
-            c->used = s->clock;
-            return c->plan;
-        }
-        pixels += (int64_t)c->w * c->h;
-    }
-    for (;;) {
-        struct canvas_plan *spare = NULL;
-        oldest = NULL;
-        for (int i = 0; i < MOST_CANVAS_PLANS; i++) {
-            c = &s->canvas[i];
-            if (!c->plan)
-                spare = c;
-            else if (!oldest || s->clock - c->used > s->clock - oldest->used)
-                oldest = c;
-        }
-        if (spare && (pixels <= MOST_CANVAS_PIXELS || !oldest)) {
-            c = spare;
-            break;
-        }
-        pixels -= (int64_t)oldest->w * oldest->h;
-        forget(oldest);
-    }
-    c->plan = make_plan(s->detector, STAGE_P, 1, h, w, err);
-    if (!c->plan)
-        return NULL;
-    if (check_cells(c->plan, &s->detector->stage[STAGE_P], h, w, err)) {
-        forget(c);
-        return NULL;
-    }
-    memset(plan_input(c->plan), 0, (size_t)w * (size_t)h * 3 * sizeof(float));
-    c->w = w;
-    c->h = h;
-    c->used = s->clock;
-    return c->plan;
-}
 
 static void draw_tiles(const struct detect_scratch *s, int canvas, float *input)
 {
@@ -288,9 +75,8 @@ static void draw_tiles(const struct detect_scratch *s, int canvas, float *input)
 /* Output cells of one tile to candidates of its level, in photo pixels. */
 static int collect_tile(struct candidates *out, const struct detect_tile *t,
                         float scale, const float *prob, const float *reg,
-                        const struct shape *shape, float threshold)
+                        size_t row, size_t plane, float threshold)
 {
-    size_t row = (size_t)shape->d[3], plane = row * (size_t)shape->d[2];
 
     for (int y = 0; y < t->n_y; y++) {
         size_t at = ((size_t)t->y / 2 + (size_t)y) * row + (size_t)t->x / 2;
@@ -318,29 +104,34 @@ static int collect_tile(struct candidates *out, const struct detect_tile *t,
     return 0;
 }
 
-static int run_canvas(struct detect_scratch *s, int canvas, float threshold,
-                      struct error *err)
+/* The canvas `from` and those after it that run with it; how many, or -1. */
+static int run_canvases(struct detect_scratch *s, int from, float threshold,
+                        struct error *err)
 {
     const struct detect_layout *l = &s->layout;
-    const struct stage_net *net = &s->detector->stage[STAGE_P];
-    struct plan *p =
-        canvas_plan(s, l->canvases[canvas].w, l->canvases[canvas].h, err);
+    const int w = l->canvases[from].w, h = l->canvases[from].h;
+    size_t row = (size_t)((w - DETECT_CELL) / DETECT_STRIDE + 1);
+    size_t plane = row * (size_t)((h - DETECT_CELL) / DETECT_STRIDE + 1);
+    int most = l->one_size ? l->n_canvases - from : 1;
+    struct detect_run r;
 
-    if (!p)
+    if (detect_run_begin(&s->plans, DETECT_PNET, most, w, h, &r, err))
         return -1;
-    draw_tiles(s, canvas, plan_input(p));
-    if (graph_forward(p, err))
+    for (int i = 0; i < r.n; i++)
+        draw_tiles(s, from + i, r.input + (size_t)i * 3 * (size_t)(w * h));
+    if (detect_run_end(&s->plans, &r, err))
         return -1;
     for (int i = 0; i < l->n_tiles; i++) {
         const struct detect_tile *t = &l->tiles[i];
-        if (t->canvas == canvas &&
+        size_t at = (size_t)(t->canvas - from);
+        if (t->canvas >= from && t->canvas < from + r.n &&
             collect_tile(&s->level[t->level], t,
                          (float)l->levels[t->level].scale,
-                         plan_output(p, net->prob), plan_output(p, net->box),
-                         plan_output_shape(p, net->prob), threshold))
+                         r.prob + at * r.step_prob, r.box + at * r.step_box,
+                         row, plane, threshold))
             return error_set(err, ERR_NOMEM, "no memory for proposed faces");
     }
-    return 0;
+    return r.n;
 }
 
 static int propose(struct detect_scratch *s, float threshold, struct error *err)
@@ -350,9 +141,12 @@ static int propose(struct detect_scratch *s, float threshold, struct error *err)
     for (int i = 0; i < s->layout.n_levels; i++)
         s->level[i].n = 0;
     found->n = 0;
-    for (int i = 0; i < s->layout.n_canvases; i++)
-        if (run_canvas(s, i, threshold, err))
+    for (int from = 0; from < s->layout.n_canvases;) {
+        int n = run_canvases(s, from, threshold, err);
+        if (n < 0)
             return -1;
+        from += n;
+    }
     for (int i = 0; i < s->layout.n_levels; i++) {
         struct candidates *level = &s->level[i];
         detect_best(level, MOST_OF_LEVEL);
@@ -373,21 +167,7 @@ static int propose(struct detect_scratch *s, float threshold, struct error *err)
     return 0;
 }
 
-/* --- R-Net and O-Net -------------------------------------------------------
- */
-
-/* The batch to run next when n are left: one that holds all with at most a
- * quarter of it empty, else the largest that is filled. */
-static int batch_for(enum stage at, int n)
-{
-    for (int k = 0; k < N_BATCHES; k++)
-        if (batches[at][k] >= n && (k == 0 || 3 * batches[at][k] <= 4 * n))
-            return k;
-    for (int k = N_BATCHES - 1; k > 0; k--)
-        if (batches[at][k] <= n)
-            return k;
-    return 0;
-}
+/* --- R-Net and O-Net ------------------------------------------------------ */
 
 static void fill(const struct detect_scratch *s, const struct candidate *at,
                  int n, int side, float *input)
@@ -404,53 +184,40 @@ static void fill(const struct detect_scratch *s, const struct candidate *at,
 }
 
 /* Score the candidates and keep those above the threshold. */
-static int judge(struct detect_scratch *s, enum stage at, float threshold,
-                 struct error *err)
+static int judge(struct detect_scratch *s, enum detect_stage at,
+                 float threshold, struct error *err)
 {
-    const struct stage_net *net = &s->detector->stage[at];
     struct candidates *c = &s->found;
+    struct detect_run r;
     int n_kept = 0;
 
     detect_drop_outside(c, s->mips.base);
-    for (int from = 0, n; from < c->n; from += n) {
-        int k = batch_for(at, c->n - from), most = batches[at][k];
-        struct plan **p = &s->batch[at][k];
-        const float *prob, *reg, *points;
-
-        n = c->n - from < most ? c->n - from : most;
-        if (!*p) {
-            *p = make_plan(s->detector, at, most, net->side, net->side, err);
-            if (!*p)
-                return -1;
-            memset(plan_input(*p), 0,
-                   (size_t)most * 3 * (size_t)net->side * (size_t)net->side *
-                       sizeof(float));
-        }
-        fill(s, c->at + from, n, net->side, plan_input(*p));
-        if (graph_forward(*p, err))
+    for (int from = 0; from < c->n; from += r.n) {
+        if (detect_run_begin(&s->plans, at, c->n - from, 0, 0, &r, err))
             return -1;
-        prob = plan_output(*p, net->prob);
-        reg = plan_output(*p, net->box);
-        points = net->points < 0 ? NULL : plan_output(*p, net->points);
-        for (int i = 0; i < n; i++) {
+        fill(s, c->at + from, r.n, r.w, r.input);
+        if (detect_run_end(&s->plans, &r, err))
+            return -1;
+        for (size_t i = 0; i < (size_t)r.n; i++) {
             struct candidate *keep = &c->at[n_kept];
-            if (!(prob[2 * i + 1] > threshold))
+            float score = r.prob[i * r.step_prob + 1];
+            if (!(score > threshold))
                 continue;
-            if (keep != &c->at[from + i])
-                *keep = c->at[from + i];
+            if (keep != &c->at[(size_t)from + i])
+                *keep = c->at[(size_t)from + i];
             n_kept++;
-            keep->score = prob[2 * i + 1];
-            memcpy(keep->reg, reg + 4 * i, sizeof(keep->reg));
-            if (points)
-                memcpy(keep->points, points + 10 * i, sizeof(keep->points));
+            keep->score = score;
+            memcpy(keep->reg, r.box + i * r.step_box, sizeof(keep->reg));
+            if (r.points)
+                memcpy(keep->points, r.points + i * r.step_points,
+                       sizeof(keep->points));
         }
     }
     c->n = n_kept;
     return 0;
 }
 
-/* --- one call --------------------------------------------------------------
- */
+/* --- one call ------------------------------------------------------------- */
 
 static int resolve(const struct detect_options *opt, struct detect_options *out,
                    struct error *err)
@@ -480,7 +247,7 @@ static int resolve(const struct detect_options *opt, struct detect_options *out,
         return error_set(err, ERR_BAD_FIELD,
                          "at most %d faces: 1 to %d are possible",
                          out->max_faces, DETECT_MAX_FACES);
-    for (int i = 0; i < N_STAGES; i++) {
+    for (int i = 0; i < DETECT_STAGES; i++) {
         if (out->threshold[i] == 0)
             out->threshold[i] = usual.threshold[i];
         if (!(out->threshold[i] > 0 && out->threshold[i] < 1))
@@ -538,14 +305,18 @@ static int cascade(struct detect_scratch *s, const struct image *img,
                    const struct detect_options *o, bool to_onet,
                    struct error *err)
 {
+    /* elsewhere has plans for few sizes, here there can be many */
+    int side =
+        detect_plans_elsewhere(&s->plans, DETECT_PNET) ? DETECT_SHARED : 0;
+
     if (detect_layout_build(&s->layout, img->w, img->h, o->min_face, o->factor,
-                            err) ||
+                            side, err) ||
         detect_mips_build(&s->mips, img, err) ||
-        propose(s, o->threshold[STAGE_P], err))
+        propose(s, o->threshold[DETECT_PNET], err))
         return -1;
     if (!to_onet)
         return 0;
-    if (judge(s, STAGE_R, o->threshold[STAGE_R], err))
+    if (judge(s, DETECT_RNET, o->threshold[DETECT_RNET], err))
         return -1;
     detect_nms(&s->found, 0.7f, OVERLAP_UNION);
     detect_regress(&s->found, 1);
@@ -562,7 +333,7 @@ int detect_faces(struct detect_scratch *s, const struct image *img,
     *faces = NULL;
     *n = 0;
     if (resolve(opt, &o, err) || cascade(s, img, &o, true, err) ||
-        judge(s, STAGE_O, o.threshold[STAGE_O], err))
+        judge(s, DETECT_ONET, o.threshold[DETECT_ONET], err))
         return -1;
     detect_map_points(&s->found);
     detect_regress(&s->found, 1);

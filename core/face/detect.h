@@ -43,6 +43,51 @@ struct detector *detector_new(struct device *dev, const struct model *pnet,
                               const struct model *onet, struct error *err);
 void detector_free(struct detector *d); /* after its scratches */
 
+/* --- networks run elsewhere ---------------------------------------------- */
+
+enum detect_stage {
+    DETECT_PNET,
+    DETECT_RNET,
+    DETECT_ONET,
+    DETECT_STAGES
+};
+
+enum {
+    DETECT_SHARED = 160 /* side of the canvases that P-Net sees elsewhere: one
+                           size for all pictures */
+};
+
+struct detect_shape { /* of a stage elsewhere */
+    int side;         /* of an input, [3,side,side] */
+    size_t n_input;   /* floats of it */
+    size_t row;       /* floats of a row: the outputs for one input, one after
+                         the other in the graph's order */
+};
+
+struct detect_elsewhere {
+    /* n inputs to n rows. Not 0: not now, or it failed, and rows is as it may
+     * be: the scratch's own network does it at once. Thread: any, several at
+     * once. */
+    int (*run)(void *ctx, enum detect_stage stage, const float *const *inputs,
+               int n, float *rows);
+    /* Is it worth asking? */
+    bool (*there)(void *ctx, enum detect_stage stage);
+    void *ctx;
+    int most[DETECT_STAGES]; /* inputs of one call */
+};
+
+/* Before the first scratch: e is asked by all of them. Copied; its ctx
+ * outlives them. */
+void detector_set_elsewhere(struct detector *d,
+                            const struct detect_elsewhere *e);
+/* False: the network has outputs that no detector needs, and never runs
+ * elsewhere. */
+bool detector_shape(const struct detector *d, enum detect_stage stage,
+                    struct detect_shape *out);
+
+/* --- looking ---------------------------------------------------------------
+ */
+
 struct detect_scratch *detect_scratch_new(struct detector *d,
                                           struct error *err);
 void detect_scratch_free(struct detect_scratch *s);

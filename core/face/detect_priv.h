@@ -1,6 +1,6 @@
 /* core/face/detect_priv.h - what the files of the detector share: candidate
- * boxes, the shrunken copies of a picture, and the canvases that P-Net sees.
- * For core/face/detect*.c only. */
+ * boxes, the shrunken copies of a picture, the canvases that P-Net sees, and
+ * runs of the networks. For core/face/detect*.c only. */
 #ifndef CORE_FACE_DETECT_PRIV_H
 #define CORE_FACE_DETECT_PRIV_H
 
@@ -107,11 +107,61 @@ struct detect_layout {
         int w, h;
     } * canvases;
     int n_canvases, room_canvases;
+    int most;      /* longest side of a canvas */
+    bool one_size; /* all of them are that large */
 };
 /* Levels for a w x h picture, cut in tiles, packed on as few canvases as do;
- * every canvas at most DETECT_CANVAS on a side. */
+ * every canvas at most DETECT_CANVAS on a side, or where side is not 0, all of
+ * them side x side. */
 int detect_layout_build(struct detect_layout *l, int w, int h, float min_face,
-                        float factor, struct error *err);
+                        float factor, int side, struct error *err);
 void detect_layout_fini(struct detect_layout *l);
+
+/* --- the networks (detect_stage.c) ------------------------------------- */
+
+enum {
+    DETECT_CANVAS_PLANS = 12,
+    DETECT_BATCHES = 4
+};
+
+struct detect_canvas_plan {
+    int w, h;
+    unsigned used; /* when: for forgetting the oldest */
+    struct plan *plan;
+};
+
+/* Of one scratch: its plans, made when first wanted, and room for what is run
+ * elsewhere. */
+struct detect_plans {
+    struct detector *detector;
+    struct detect_canvas_plan canvas[DETECT_CANVAS_PLANS];
+    unsigned clock;
+    struct plan *batch[DETECT_STAGES][DETECT_BATCHES];
+    float *inputs, *rows;
+    const float **at; /* NULL: there is no such room */
+};
+void detect_plans_init(struct detect_plans *p, struct detector *d);
+void detect_plans_fini(struct detect_plans *p);
+/* Would this stage be run elsewhere, were it now? P-Net on canvases of
+ * DETECT_SHARED alone. */
+bool detect_plans_elsewhere(const struct detect_plans *p,
+                            enum detect_stage stage);
+
+/* A run of one stage: n inputs in, the outputs of all of them out. */
+struct detect_run {
+    enum detect_stage stage;
+    int n, w, h;  /* inputs, and the size of one */
+    float *input; /* [n,3,h,w]: to be filled between begin and end */
+    /* Outputs of the first; points NULL but for O-Net. Gone with the next
+     * begin. */
+    const float *prob, *box, *points;
+    size_t step_prob, step_box, step_points; /* from one input to the next */
+    struct plan *plan;                       /* NULL: elsewhere */
+};
+/* For up to n inputs: r->n says how many. w, h: for P-Net. */
+int detect_run_begin(struct detect_plans *p, enum detect_stage stage, int n,
+                     int w, int h, struct detect_run *r, struct error *err);
+int detect_run_end(struct detect_plans *p, struct detect_run *r,
+                   struct error *err);
 
 #endif

@@ -269,7 +269,7 @@ static struct detect_tile *push_tile(struct detect_layout *l)
 
 static int cut_level(struct detect_layout *l, int level)
 {
-    const int most = (DETECT_CANVAS - DETECT_CELL + DETECT_STRIDE) / 2;
+    const int most = (l->most - DETECT_CELL + DETECT_STRIDE) / 2;
     int n_x = cells(l->levels[level].w), n_y = cells(l->levels[level].h);
 
     for (int y = 0; y < n_y; y += most) {
@@ -354,26 +354,28 @@ static int round_up(int v)
 }
 
 /* Lay the tiles that have no canvas yet on one that is w wide; returns its
- * height used, 0 when not all have found room. */
+ * height used, 0 when not all have found room. Canvases of one size are packed
+ * once, so that nothing is there to be taken back when one is full. */
 static int pack(struct detect_layout *l, int w, int canvas, bool keep_some)
 {
     struct skyline s = {.w = w, .n = 1};
-    int used = 0;
+    int used = 0, room = w * l->most;
     bool all = true;
 
-    for (int i = 0; i < l->n_tiles; i++) {
+    for (int i = 0; i < l->n_tiles && (room > 0 || !l->one_size); i++) {
         struct detect_tile *t = &l->tiles[i];
         int tw = pixels(t->n_x), th = pixels(t->n_y);
         if (t->canvas >= 0 && t->canvas < canvas)
             continue;
         t->canvas = -1;
-        if (!place(&s, tw, th, DETECT_CANVAS, &t->x, &t->y)) {
+        if (!place(&s, tw, th, l->most, &t->x, &t->y)) {
             all = false;
             if (!keep_some)
                 return 0;
             continue;
         }
         t->canvas = canvas;
+        room -= tw * th;
         used = t->y + th > used ? t->y + th : used;
     }
     return all || keep_some ? used : 0;
@@ -429,19 +431,41 @@ static bool all_placed(const struct detect_layout *l)
 static bool may_fit_one(const struct detect_layout *l, int canvas)
 {
     int64_t area = 0;
+
     for (int i = 0; i < l->n_tiles; i++)
         if (l->tiles[i].canvas < 0 || l->tiles[i].canvas >= canvas)
             area += (int64_t)pixels(l->tiles[i].n_x) * pixels(l->tiles[i].n_y);
     return area <= (int64_t)DETECT_CANVAS * DETECT_CANVAS;
 }
 
+/* All that is left on canvases as large as can be. */
+static int fill_canvas(struct detect_layout *l, int canvas)
+{
+    int used = pack(l, l->most, canvas, true);
+
+    assert(used > 0);
+    return push_canvas(l, l->most, l->one_size ? l->most : round_up(used));
+}
+
+/* As many as do, the last one no larger than it must be. */
+static int fit_canvas(struct detect_layout *l, int canvas)
+{
+    int width = may_fit_one(l, canvas) ? best_width(l, canvas) : 0;
+
+    if (width == 0)
+        return fill_canvas(l, canvas);
+    return push_canvas(l, width, round_up(pack(l, width, canvas, true)));
+}
+
 int detect_layout_build(struct detect_layout *l, int w, int h, float min_face,
-                        float factor, struct error *err)
+                        float factor, int side, struct error *err)
 {
     double scale = (double)DETECT_CELL / (double)min_face;
     double least = (w < h ? w : h) * scale;
 
     l->n_levels = l->n_tiles = l->n_canvases = 0;
+    l->one_size = side > 0;
+    l->most = side > 0 ? side : DETECT_CANVAS;
     while (least >= DETECT_CELL && l->n_levels < DETECT_MAX_LEVELS) {
         struct detect_level *level = &l->levels[l->n_levels];
         level->scale = scale;
@@ -452,14 +476,10 @@ int detect_layout_build(struct detect_layout *l, int w, int h, float min_face,
         scale *= (double)factor;
         least *= (double)factor;
     }
-    while (!all_placed(l)) {
-        int canvas = l->n_canvases, used;
-        int width = may_fit_one(l, canvas) ? best_width(l, canvas) : 0;
-        used = pack(l, width ? width : DETECT_CANVAS, canvas, true);
-        assert(used > 0);
-        if (push_canvas(l, width ? width : DETECT_CANVAS, round_up(used)))
+    while (!all_placed(l))
+        if (l->one_size ? fill_canvas(l, l->n_canvases)
+                        : fit_canvas(l, l->n_canvases))
             goto nomem;
-    }
     return 0;
 nomem:
     return error_set(err, ERR_NOMEM, "no memory to look at a %dx%d picture", w,

@@ -410,7 +410,7 @@ static void test_strong_reduction(void **state)
     image_free(img);
 }
 
-static void check_layout(int w, int h, float min_face, float factor)
+static void check_layout(int w, int h, float min_face, float factor, int side)
 {
     struct detect_layout l = {0};
     struct error err = {0};
@@ -418,11 +418,13 @@ static void check_layout(int w, int h, float min_face, float factor)
     int64_t cells[DETECT_MAX_LEVELS] = {0};
     double scale = 12.0 / (double)min_face;
 
-    assert_int_equal(detect_layout_build(&l, w, h, min_face, factor, &err), 0);
+    assert_int_equal(
+        detect_layout_build(&l, w, h, min_face, factor, side, &err), 0);
     for (int k = 0; k < l.n_canvases; k++) {
         int cw = l.canvases[k].w, ch = l.canvases[k].h;
         assert_true(cw > 0 && cw <= DETECT_CANVAS && cw % 16 == 0);
         assert_true(ch > 0 && ch <= DETECT_CANVAS && ch % 16 == 0);
+        assert_true(side == 0 || (cw == side && ch == side));
         memset(taken, 0, DETECT_CANVAS * DETECT_CANVAS);
         for (int i = 0; i < l.n_tiles; i++) {
             const struct detect_tile *t = &l.tiles[i];
@@ -453,15 +455,21 @@ static void check_layout(int w, int h, float min_face, float factor)
 static void test_layout(void **state)
 {
     (void)state;
-    check_layout(250, 250, 40, 0.709f);
-    check_layout(1024, 768, 40, 0.709f);
-    check_layout(1024, 768, 20, 0.709f);
-    check_layout(769, 1025, 12, 0.85f);
-    check_layout(4000, 3000, 40, 0.5f);
-    check_layout(12000, 333, 20, 0.709f);
-    check_layout(40, 40, 40, 0.709f);
-    check_layout(39, 39, 40, 0.709f);
-    check_layout(16384, 2441, 12, 0.9f);
+    check_layout(250, 250, 40, 0.709f, 0);
+    check_layout(1024, 768, 40, 0.709f, 0);
+    check_layout(1024, 768, 20, 0.709f, 0);
+    check_layout(769, 1025, 12, 0.85f, 0);
+    check_layout(4000, 3000, 40, 0.5f, 0);
+    check_layout(12000, 333, 20, 0.709f, 0);
+    check_layout(40, 40, 40, 0.709f, 0);
+    check_layout(39, 39, 40, 0.709f, 0);
+    check_layout(16384, 2441, 12, 0.9f, 0);
+    check_layout(250, 250, 36, 0.709f, DETECT_SHARED);
+    check_layout(1024, 768, 36, 0.709f, DETECT_SHARED);
+    check_layout(769, 1025, 12, 0.85f, DETECT_SHARED);
+    check_layout(12000, 333, 20, 0.709f, DETECT_SHARED);
+    check_layout(39, 39, 40, 0.709f, DETECT_SHARED);
+    check_layout(40, 40, 40, 0.709f, 16);
 }
 
 static void test_nms(void **state)
