@@ -72,8 +72,8 @@ EMULATED := $(B)/tests/gpu/emulated.so
 EMULATED_OBJ := $(patsubst %.c,$(PIC)/%.o,$(sort \
         $(wildcard tests/gpu/emulated*.c)))
 TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op) \
-        $(EMULATED) $(B)/tests/gpu/test_card $(B)/tests/gpu/test_plan \
-        $(B)/tests/gpu/test_search $(B)/tests/gpu/test_update \
+        $(EMULATED) $(addprefix $(B)/tests/gpu/,test_card test_conv test_plan \
+        test_search test_update) \
         $(if $(CUDNN_H),$(B)/tests/gpu/test_engines)
 BENCH := $(patsubst %.c,$(B)/%,$(sort $(wildcard bench/bench_*.c)))
 FUZZ := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
@@ -161,7 +161,7 @@ $(EMULATED): $(GPU_OBJ) $(EMULATED_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared $(LDFLAGS_$(V)) -o $@ $^ -lm -lpthread
 $(B)/tests/gpu/test_update: $(B)/core/engine/learn.o
-$(B)/tests/gpu/test_plan $(B)/tests/gpu/test_update: %: %.o $(GPU_OBJ) \
+$(addprefix $(B)/tests/gpu/,test_conv test_plan test_update): %: %.o $(GPU_OBJ) \
         $(EMULATED_OBJ)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lm -lpthread -lcmocka
@@ -214,8 +214,13 @@ build/facenetd-cuda.so: $(GPU_OBJ) $(PIC)/gpu/card.o $(PIC)/gpu/dnn.o \
 	    -Wl,--exclude-libs,ALL -Wl,--as-needed -o $@ $^ $(CUDA_LDFLAGS) $(GPU_LIBS)
 	$(Q)sh tests/gpu/check_plugin.sh
 
+# Not through the plugin, but of its parts.
+$(B)/tests/gpu/test_conv_card: $(B)/tests/gpu/test_conv.o $(GPU_OBJ) \
+        $(PIC)/gpu/card.o $(PIC)/gpu/dnn.o $(KERNELS)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(CUDA_LDFLAGS) $(GPU_LIBS) -lcmocka
 GPU_TESTS := $(B)/tests/op/test_op $(addprefix $(B)/tests/gpu/,test_card \
-        test_search bench_card bench_search)
+        test_conv_card test_search bench_card bench_search)
 $(B)/tests/gpu/bench_card $(B)/tests/gpu/bench_search: %: %.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)

@@ -5,7 +5,9 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+extern "C" {
 #include "gpu/update_kernels.h"
+}
 
 enum {
     THREADS = 256,

@@ -33,10 +33,6 @@ static const struct described {
     {"NVIDIA GeForce RTX 5090", 120, 170, 101376, 1536, 24, 96, 32},
 };
 
-enum {
-    MAX_SCRATCH = 256 << 20 /* as in gpu/ */
-};
-
 static const struct described *current;
 
 static void describe(const struct described *d, char *json, size_t len)
@@ -428,7 +424,7 @@ static void look_learning(struct dnn *dnn, const char *name,
         if (pass == DNN_BACK_DATA && first)
             continue;
         d.pass = (enum dnn_pass)pass;
-        c = dnn_conv_new(dnn, &d, MAX_SCRATCH, &why);
+        c = dnn_conv_new(dnn, &d, ENGINE_MAX_SCRATCH, &why);
         t->n_convs++;
         if (c && dnn_conv_scratch(c) > t->scratch)
             t->scratch = dnn_conv_scratch(c);
