@@ -24,7 +24,7 @@ enum {
     FIRST_TILE = 4,          /* pieces; then four times as many, and so on */
     TILE_ROWS = 1 << 22,     /* of one query; of more, the part of each */
     TILE_ROWS_MIN = 1 << 16, /* but at least */
-    WAIT_MS = 5000,
+    WAIT_MS = 5000,          /* where nothing was asked for */
     ALIGN = 256
 };
 
@@ -206,7 +206,8 @@ static int is_lost(struct search_rows *r, struct error *err)
 /* -1: it failed, and so will everything after. */
 static int finish(struct search_rows *r, struct stream *s, struct error *err)
 {
-    int rc = search_wait(s, WAIT_MS, err);
+    int wait_ms = r->base.opt.timeout_ms;
+    int rc = search_wait(s, wait_ms > 0 ? wait_ms : WAIT_MS, err);
 
     if (rc == 0)
         return 0;

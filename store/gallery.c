@@ -51,7 +51,7 @@ static struct person *person_new(const char *id, const char *name)
     return NULL;
 }
 
-static void chunk_drop(struct chunk *c)
+void gallery_chunk_drop(struct chunk *c)
 {
     if (!c || !let_go(&c->refs))
         return;
@@ -90,7 +90,7 @@ static struct chunk *chunk_new(struct gallery *g, int64_t n_rows)
     c->faces = malloc((size_t)c->cap * sizeof(*c->faces));
     c->people = malloc((size_t)c->cap * sizeof(struct person *));
     if (!c->rows || !c->faces || !c->people) {
-        chunk_drop(c);
+        gallery_chunk_drop(c);
         return NULL;
     }
     c->size = (size_t)c->cap * (row + sizeof(*c->faces) + sizeof(c->people[0]));
@@ -123,7 +123,7 @@ bool gallery_is_dead(const struct span *sp, int row)
 
 static void span_drop(struct span *sp)
 {
-    chunk_drop(sp->chunk);
+    gallery_chunk_drop(sp->chunk);
     dead_drop(sp->dead);
 }
 
@@ -342,7 +342,7 @@ void gallery_size(struct gallery *g, struct gallery_size *out)
     out->n_refused = g->n_refused;
     pthread_mutex_unlock(&g->lock);
     out->n_device = atomic_load(&g->device.n_rows);
-    out->n_device_searches = atomic_load(&g->device.n_answered);
+    out->n_device_left_out = atomic_load(&g->device.n_left_out);
     out->bytes = atomic_load(&g->bytes) +
                  out->n_subjects * (int64_t)sizeof(struct person);
 }
@@ -439,20 +439,20 @@ static int add_row(struct gallery *g, struct room *r, const char *subject,
         c = chunk_new(g, r->n_rows);
     if (!c || faces_reserve(g, p) < 0) {
         if (is_new_chunk)
-            chunk_drop(c);
+            gallery_chunk_drop(c);
         if (is_new)
             person_drop(p);
         return -1;
     }
     chunk_push(c, g->dim, embedding, face, p);
     if (publish(g, r, p, is_new, c, face) == 0) {
-        gallery_device_put(g, c);
+        gallery_device_added(g, c);
         return 0;
     }
     c->used--;
     person_drop(p);
     if (is_new_chunk)
-        chunk_drop(c);
+        gallery_chunk_drop(c);
     if (is_new)
         person_drop(p);
     return -1;
@@ -540,7 +540,7 @@ static void compact(struct gallery *g, struct snapshot *s)
         for (int j = first; j <= i && to.chunk; j++)
             copy_living(g, &s->spans[j], &to);
         if (to.chunk)
-            gallery_device_put(g, to.chunk);
+            gallery_device_added(g, to.chunk);
         for (int j = first; j <= i; j++)
             span_drop(&s->spans[j]);
         if (to.chunk)

@@ -14,6 +14,7 @@
 #include "store/store.h"
 
 struct device;
+struct rows;
 struct gallery; /* every gallery of one model */
 
 struct gallery *gallery_new(const char *model_id, int dim, struct error *err);
@@ -62,6 +63,19 @@ struct gallery_hit {
 int gallery_search(struct gallery *g, const char *gallery, const float *query,
                    float threshold, int limit, struct gallery_hit *hits,
                    struct error *err);
+struct gallery_ask {
+    const char *gallery;
+    const float *queries; /* [n,dim] */
+    int n;                /* >= 1 */
+    float threshold;
+    int limit;
+};
+/* Several queries of one state of the gallery, each answered as by
+ * gallery_search: hits [n,limit], of each query the first n_hits [n]. Costs
+ * less than one by one, above all on a device. 0, or -1 as gallery_search. */
+int gallery_search_many(struct gallery *g, const struct gallery_ask *ask,
+                        struct gallery_hit *hits, int *n_hits,
+                        struct error *err);
 /* The nearest example of one subject: fills hit; ERR_NO_SUBJECT where the
  * subject has no embedding. */
 int gallery_subject(struct gallery *g, const char *gallery, const char *subject,
@@ -81,22 +95,38 @@ struct gallery_size {
     int64_t n_galleries, n_subjects, n_faces, bytes;
     int64_t n_refused; /* faces of the store that could not be taken in */
     int64_t n_device;  /* rows that a device holds, dead ones too */
-    int64_t n_device_searches; /* that it answered */
+    int64_t n_device_left_out; /* for which it has no memory */
 };
 void gallery_size(struct gallery *g, struct gallery_size *out);
 
-/* Search with a device from now on: it gets a rounded copy of the large
- * galleries' rows, as many as memory_bytes (0: its own bound) allow, and sorts
- * out those that can matter. Answers stay as they were, order and ties too.
- * What the device has not, or fails at, the processor does; after a failure
- * it is asked no more. Seconds; searches go on meanwhile, changes wait.
- * gallery_detach before the device is closed, and before another is attached;
- * gallery_free does it. ERR_DEVICE: it has no search; ERR_NOMEM. */
-int gallery_attach(struct gallery *g, struct device *dev, size_t memory_bytes,
+struct gallery_device {
+    struct device *device;
+    size_t memory_bytes; /* of its rows; 0: its own bound */
+    int timeout_ms;      /* of a search, then it is lost; 0: its own */
+};
+/* Search with a device from now on: a rounded copy of the large galleries'
+ * rows is brought to it by gallery_bring, and it sorts out those that can
+ * matter. Answers stay as they were, order and ties too: what the device has
+ * not, or fails at, the processor does. A device that failed is asked no more.
+ * No search or change waits for attaching, bringing or detaching; a search
+ * waits for the device within its timeout. ERR_DEVICE, ERR_NOMEM.
+ * Thread: one for the four that follow, and gallery_free after them. */
+int gallery_attach(struct gallery *g, const struct gallery_device *to,
                    struct error *err);
+/* Bring what the device lacks, overwrite there what is gone: a part of it at
+ * a time. 1: there is more; 0: nothing, for the moment; -1: it failed. */
+int gallery_bring(struct gallery *g);
+/* Before the device is closed. Waits for searches there. */
 void gallery_detach(struct gallery *g);
-/* Is one attached that has not failed? */
-bool gallery_on_device(struct gallery *g);
+/* The same of a device that does not answer: what it holds is left to it, and
+ * returned; NULL: nothing. */
+struct rows *gallery_abandon(struct gallery *g);
+
+/* Is one attached that has not failed? *why (may be NULL): how it failed. */
+bool gallery_on_device(struct gallery *g, struct error *why);
+/* Searches that it answered, and in which it failed, since the start. */
+void gallery_device_counts(const struct gallery *g, int64_t *n_answered,
+                           int64_t *n_failed);
 const char *gallery_model(const struct gallery *g);
 
 #endif

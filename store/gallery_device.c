@@ -1,15 +1,17 @@
 /* store/gallery_device.c - the gallery's rows on a device, and searches there.
  * The device holds an index only: a rounded copy of chunks, a block for each,
- * written by the gallery's writer some rows at a time. A chunk never changes
- * but at its end, so that any snapshot may be searched: by its count of rows
- * and its dead bits, which go along with the question. What the device finds
- * is measured here by distance_l2, and its word on what it left out is held
- * against that; where the one does not prove the other, more is asked for.
+ * brought by a thread of the device's some rows at a time; the gallery's
+ * writer only says that there are more. A chunk never changes but at its end,
+ * so that any snapshot may be searched: by its count of rows and its dead
+ * bits, which go along with the question. What the device finds is measured
+ * here by distance_l2, and its word on what it left out is held against that;
+ * where the one does not prove the other, more is asked for.
  *
  * distance_l2(q,x) = |q|^2 + |x|^2 - 2 q.x, where the squares are 1 but for
  * UNIT_TOLERANCE, and the sum is rounded. */
 #include "store/gallery_priv.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +21,11 @@
 enum {
     WORTH_ROWS = 1024, /* a chunk, or all of a search, below: not worth it */
     PUT_ROWS = 256,    /* that are written at a time while a chunk fills */
+    BRING_CHUNKS = 16, /* at a time */
     K_MIN = 32,
     K_MAX = 4096,
-    K_GROWTH = 4
+    K_GROWTH = 4,
+    FOUND_MAX = 1 << 20 /* room for what one question finds, of all queries */
 };
 #define FARTHEST 5.0f /* than any two unit vectors */
 
@@ -52,11 +56,55 @@ void gallery_device_fini(struct on_device *d)
     pthread_rwlock_destroy(&d->use);
 }
 
-static bool usable(const struct on_device *d)
+static void lose(struct on_device *d, const struct error *why)
 {
-    return d->rows && !atomic_load(&d->lost);
+    pthread_mutex_lock(&d->lock);
+    if (!atomic_load(&d->lost))
+        d->why = *why;
+    atomic_store(&d->lost, true);
+    pthread_mutex_unlock(&d->lock);
 }
 
+/* Rows of c that are there. */
+static int n_there(const struct on_device *d, const struct chunk *c)
+{
+    return atomic_load(&c->generation) == atomic_load(&d->generation)
+               ? atomic_load(&c->n_there)
+               : 0;
+}
+
+/* Worth bringing? Of the writer, or who keeps it out. */
+static bool is_due(const struct on_device *d, const struct chunk *c)
+{
+    int n = c->used - n_there(d, c);
+
+    return c->cap >= WORTH_ROWS && n > 0 &&
+           (n >= PUT_ROWS || c->used == c->cap);
+}
+
+void gallery_device_added(struct gallery *g, const struct chunk *c)
+{
+    if (is_due(&g->device, c))
+        atomic_store(&g->device.behind, true);
+}
+
+/* Nobody searches its block any more. */
+void gallery_device_drop(struct chunk *c)
+{
+    struct on_device *d = c->device;
+
+    if (!d || atomic_load(&c->generation) == 0)
+        return;
+    pthread_mutex_lock(&d->lock);
+    if (d->given_back && n_there(d, c) > 0) {
+        d->given_back[d->n_given_back++] = c->block;
+        atomic_fetch_sub(&d->n_rows, atomic_load(&c->n_there));
+        atomic_store(&d->behind, true);
+    }
+    pthread_mutex_unlock(&d->lock);
+}
+
+/* --- bringing ------------------------------------------------------- */
 /* -1: there is no more. */
 static int take_block(struct on_device *d)
 {
@@ -85,131 +133,204 @@ static void no_room(struct on_device *d, int block)
     pthread_mutex_unlock(&d->lock);
 }
 
-static void put(struct on_device *d, struct chunk *c, int dim)
+/* What was people's is overwritten before anything else is done. */
+static void wipe(struct on_device *d)
 {
-    bool is_new = atomic_load(&c->generation) != d->generation;
-    int there = is_new ? 0 : atomic_load(&c->n_there);
-    int block = is_new ? -1 : c->block, n = c->used - there;
+    for (;;) {
+        int block = -1;
+
+        pthread_mutex_lock(&d->lock);
+        if (d->n_given_back > 0)
+            block = d->given_back[--d->n_given_back];
+        pthread_mutex_unlock(&d->lock);
+        if (block < 0)
+            return;
+        d->rows->device->backend->rows_wipe(d->rows, block);
+        pthread_mutex_lock(&d->lock);
+        d->spare[d->n_spare++] = block;
+        pthread_mutex_unlock(&d->lock);
+    }
+}
+
+struct due {
+    struct chunk *chunk; /* held */
+    int n;               /* rows that it has */
+};
+
+/* At most BRING_CHUNKS. Keeps the writer out, for a walk over the chunks. */
+static int find_due(struct gallery *g, struct due *due)
+{
+    struct on_device *d = &g->device;
+    int64_t n_left_out = 0;
+    int n_free, n = 0;
+
+    pthread_mutex_lock(&d->lock);
+    n_free = d->n_spare + d->most - d->n_used;
+    pthread_mutex_unlock(&d->lock);
+    pthread_mutex_lock(&g->write);
+    for (size_t i = 0; i < g->rooms.cap && n < BRING_CHUNKS; i++) {
+        const struct room *r = (const struct room *)g->rooms.slots[i];
+        for (int k = 0; r && k < r->snap->n_spans && n < BRING_CHUNKS; k++) {
+            struct chunk *c = r->snap->spans[k].chunk;
+            if (!is_due(d, c))
+                continue;
+            if (n_there(d, c) == 0 && n_free-- <= 0) {
+                n_left_out += c->used;
+                continue;
+            }
+            atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+            due[n++] = (struct due){c, c->used};
+        }
+    }
+    pthread_mutex_unlock(&g->write);
+    if (n < BRING_CHUNKS)
+        atomic_store(&d->n_left_out, n_left_out);
+    return n;
+}
+
+/* 0; 1: there is no room for it; -1: lost. */
+static int put(struct on_device *d, const struct due *due, int dim)
+{
+    struct chunk *c = due->chunk;
+    int there = n_there(d, c), n = due->n - there;
+    int block = there > 0 ? c->block : take_block(d);
     struct error err = {0};
 
-    if (c->cap < WORTH_ROWS || n == 0 || (n < PUT_ROWS && c->used < c->cap))
-        return;
-    if (is_new && (block = take_block(d)) < 0)
-        return;
+    if (block < 0)
+        return 1;
     if (d->rows->device->backend->rows_put(
             d->rows, block, there, n, c->rows + (size_t)there * (size_t)dim,
             &err) < 0) {
-        if (err.code != ERR_NOMEM)
-            atomic_store(&d->lost, true);
-        else if (is_new)
-            no_room(d, block);
-        return;
+        if (err.code != ERR_NOMEM || there > 0) {
+            lose(d, &err);
+            return -1;
+        }
+        no_room(d, block);
+        return 1;
     }
-    if (is_new) /* nobody reads it yet */
+    if (there == 0) /* nobody reads it yet */
         c->block = block;
-    atomic_store(&c->n_there, there + n);
-    atomic_store(&c->generation, d->generation);
+    atomic_store(&c->n_there, due->n);
+    atomic_store(&c->generation, atomic_load(&d->generation));
     atomic_fetch_add(&d->n_rows, n);
+    return 0;
 }
 
-void gallery_device_put(struct gallery *g, struct chunk *c)
+int gallery_bring(struct gallery *g)
 {
     struct on_device *d = &g->device;
+    struct due due[BRING_CHUNKS];
+    int n, rc = 0;
 
-    pthread_rwlock_rdlock(&d->use);
-    if (usable(d))
-        put(d, c, g->dim);
-    pthread_rwlock_unlock(&d->use);
-}
-
-void gallery_device_drop(struct chunk *c)
-{
-    struct on_device *d = c->device;
-
-    if (!d || atomic_load(&c->generation) == 0)
-        return;
-    pthread_rwlock_rdlock(&d->use);
-    if (d->rows && atomic_load(&c->generation) == d->generation) {
-        if (!atomic_load(&d->lost))
-            d->rows->device->backend->rows_wipe(d->rows, c->block);
-        pthread_mutex_lock(&d->lock);
-        d->spare[d->n_spare++] = c->block;
-        pthread_mutex_unlock(&d->lock);
-        atomic_fetch_sub(&d->n_rows, atomic_load(&c->n_there));
+    if (!d->rows)
+        return 0;
+    if (!atomic_load(&d->lost) && !atomic_exchange(&d->behind, false))
+        return 0;
+    if (!atomic_load(&d->lost))
+        wipe(d);
+    n = atomic_load(&d->lost) ? 0 : find_due(g, due);
+    for (int i = 0; i < n; i++) {
+        if (rc == 0)
+            rc = put(d, &due[i], g->dim);
+        gallery_chunk_drop(due[i].chunk);
     }
-    pthread_rwlock_unlock(&d->use);
+    if (atomic_load(&d->lost))
+        return -1;
+    if (n == BRING_CHUNKS || rc == 1)
+        atomic_store(&d->behind, true);
+    return n == BRING_CHUNKS || rc == 1;
 }
 
 /* --- coming and going ----------------------------------------------- */
-static void put_all(struct gallery *g)
-{
-    for (size_t i = 0; i < g->rooms.cap; i++) {
-        struct room *r = (struct room *)g->rooms.slots[i];
-        for (int j = 0; r && j < r->snap->n_spans; j++)
-            gallery_device_put(g, r->snap->spans[j].chunk);
-    }
-}
-
-int gallery_attach(struct gallery *g, struct device *dev, size_t memory_bytes,
+int gallery_attach(struct gallery *g, const struct gallery_device *to,
                    struct error *err)
 {
-    struct rows_options opt = {
-        .dim = g->dim, .block_rows = CHUNK_ROWS, .memory_bytes = memory_bytes};
+    const struct backend *backend = to->device->backend;
+    struct rows_options opt = {.dim = g->dim,
+                               .block_rows = CHUNK_ROWS,
+                               .memory_bytes = to->memory_bytes,
+                               .timeout_ms = to->timeout_ms};
     struct on_device *d = &g->device;
+    int *spare = NULL, *given_back = NULL;
     struct rows *rows;
-    int *spare;
 
-    if (!dev->backend->rows_new)
+    gallery_detach(g);
+    if (!backend->rows_new)
         return error_set(err, ERR_DEVICE, "the device %s has no search",
-                         dev->backend->name);
-    rows = dev->backend->rows_new(dev, &opt, err);
+                         backend->name);
+    rows = backend->rows_new(to->device, &opt, err);
     if (!rows)
         return -1;
     spare = malloc(((size_t)rows->n_blocks + 1) * sizeof(*spare));
-    if (!spare) {
-        dev->backend->rows_free(rows);
+    given_back = malloc(((size_t)rows->n_blocks + 1) * sizeof(*given_back));
+    if (!spare || !given_back) {
+        backend->rows_free(rows);
+        free(spare);
+        free(given_back);
         return error_set(err, ERR_NOMEM, "gallery: out of memory");
     }
-    gallery_detach(g);
-    pthread_mutex_lock(&g->write);
     pthread_rwlock_wrlock(&d->use);
+    pthread_mutex_lock(&d->lock);
     d->rows = rows;
     d->spare = spare;
-    d->n_spare = d->n_used = 0;
+    d->given_back = given_back;
+    d->n_spare = d->n_given_back = d->n_used = 0;
     d->most = rows->n_blocks;
-    if (++d->generation == 0)
-        d->generation = 1;
+    d->why = (struct error){0};
+    if (atomic_fetch_add(&d->generation, 1) == UINT_MAX)
+        atomic_store(&d->generation, 1);
     atomic_store(&d->lost, false);
+    atomic_store(&d->behind, true);
+    pthread_mutex_unlock(&d->lock);
     pthread_rwlock_unlock(&d->use);
-    put_all(g);
-    pthread_mutex_unlock(&g->write);
     return 0;
+}
+
+struct rows *gallery_abandon(struct gallery *g)
+{
+    struct on_device *d = &g->device;
+    struct rows *rows;
+
+    pthread_rwlock_wrlock(&d->use);
+    pthread_mutex_lock(&d->lock);
+    rows = d->rows;
+    d->rows = NULL;
+    free(d->spare);
+    free(d->given_back);
+    d->spare = d->given_back = NULL;
+    atomic_store(&d->n_rows, 0);
+    atomic_store(&d->n_left_out, 0);
+    pthread_mutex_unlock(&d->lock);
+    pthread_rwlock_unlock(&d->use);
+    return rows;
 }
 
 void gallery_detach(struct gallery *g)
 {
-    struct on_device *d = &g->device;
-    struct rows *rows;
+    struct rows *rows = gallery_abandon(g);
 
-    pthread_rwlock_wrlock(&d->use);
-    rows = d->rows;
-    d->rows = NULL;
-    free(d->spare);
-    d->spare = NULL;
-    atomic_store(&d->n_rows, 0);
-    pthread_rwlock_unlock(&d->use);
     if (rows)
         rows->device->backend->rows_free(rows);
 }
 
-bool gallery_on_device(struct gallery *g)
+bool gallery_on_device(struct gallery *g, struct error *why)
 {
+    struct on_device *d = &g->device;
     bool is;
 
-    pthread_rwlock_rdlock(&g->device.use);
-    is = usable(&g->device);
-    pthread_rwlock_unlock(&g->device.use);
+    pthread_mutex_lock(&d->lock);
+    is = d->rows && !atomic_load(&d->lost);
+    if (why)
+        *why = d->why;
+    pthread_mutex_unlock(&d->lock);
     return is;
+}
+
+void gallery_device_counts(const struct gallery *g, int64_t *n_answered,
+                           int64_t *n_failed)
+{
+    *n_answered = atomic_load(&g->device.n_answered);
+    *n_failed = atomic_load(&g->device.n_failed);
 }
 
 /* --- a search ------------------------------------------------------- */
@@ -220,9 +341,7 @@ static void add_piece(struct device_search *s, const struct on_device *d,
     int n;
 
     s->there[span] = 0;
-    if (atomic_load(&sp->chunk->generation) != d->generation)
-        return;
-    n = atomic_load(&sp->chunk->n_there);
+    n = n_there(d, sp->chunk);
     n = n < sp->n ? n : sp->n;
     if (n == 0)
         return;
@@ -245,8 +364,9 @@ bool gallery_device_begin(struct gallery *g, const struct snapshot *snap,
     *s = (struct device_search){.g = g, .snap = snap};
     if (n == 0)
         return false;
-    pthread_rwlock_rdlock(&d->use);
-    if (usable(d)) {
+    if (pthread_rwlock_tryrdlock(&d->use) != 0)
+        return false;
+    if (d->rows && !atomic_load(&d->lost)) {
         s->there = malloc(n * sizeof(*s->there));
         s->spans = malloc(n * sizeof(*s->spans));
         s->pieces = malloc(n * sizeof(*s->pieces));
@@ -269,9 +389,8 @@ void gallery_device_end(struct gallery *g, struct device_search *s)
     s->there = NULL;
 }
 
-static void offer_found(struct device_search *s, const float *query,
-                        float threshold, const struct rows_answer *a,
-                        struct top *t)
+static void offer_found(struct device_search *s, struct asked *q,
+                        float threshold, const struct rows_answer *a)
 {
     size_t dim = (size_t)s->g->dim;
 
@@ -279,9 +398,9 @@ static void offer_found(struct device_search *s, const float *query,
         const struct chunk *c =
             s->snap->spans[s->spans[a->found[i] >> 32]].chunk;
         size_t row = (size_t)(a->found[i] & UINT32_MAX);
-        float distance = distance_l2(query, c->rows + row * dim, dim);
+        float distance = distance_l2(q->query, c->rows + row * dim, dim);
         if (distance <= threshold)
-            gallery_offer(t, distance, c->faces[row], c->people[row]);
+            gallery_offer(&q->top, distance, c->faces[row], c->people[row]);
     }
 }
 
@@ -296,57 +415,101 @@ static bool is_whole(const struct device_search *s, float rest, float threshold,
            (t->n == t->limit && beyond > (double)t->rows[t->worst].distance);
 }
 
-static bool ask(struct device_search *s, struct rows_ask *ask, float threshold,
-                struct top *t)
+/* A row whose product is below is farther than what is wanted, provably. */
+static float floor_of(const struct device_search *s, float threshold,
+                      const struct top *t)
 {
-    struct on_device *d = (struct on_device *)&s->g->device;
-    struct rows_answer answer = {0};
-    struct error err = {0};
-    bool whole = false;
+    float far = threshold;
 
-    answer.found = malloc((size_t)ask->max * sizeof(*answer.found));
-    if (!answer.found)
-        return false;
-    if (d->rows->device->backend->rows_best(d->rows, ask, &answer, &err) < 0) {
-        if (err.code != ERR_NOMEM)
-            atomic_store(&d->lost, true);
-    } else {
-        offer_found(s, ask->queries, threshold, &answer, t);
-        whole = is_whole(s, answer.rest, threshold, t);
-    }
-    free(answer.found);
-    return whole;
+    if (t->n == t->limit)
+        far = fminf(far, t->rows[t->worst].distance);
+    return (float)(1 - (far + 2 * slack(s->g->dim)) / 2);
 }
 
-bool gallery_device_best(struct device_search *s, const float *query,
-                         float threshold, struct top *t)
+/* n queries in one question. False: it failed. */
+static bool ask(struct device_search *s, struct asked **which, int n, int k,
+                float threshold)
 {
     struct on_device *d = (struct on_device *)&s->g->device;
-    double off = slack(s->g->dim);
-    float floor;
+    size_t dim = (size_t)s->g->dim;
+    int max = k < ROWS_FOUND_MAX / 4 ? 4 * k : ROWS_FOUND_MAX;
+    float floors[ROWS_QUERIES_MAX];
+    struct rows_answer answers[ROWS_QUERIES_MAX] = {{0}};
+    float *queries = malloc((size_t)n * dim * sizeof(*queries));
+    uint64_t *found = malloc((size_t)n * (size_t)max * sizeof(*found));
     struct rows_ask a = {.pieces = s->pieces,
                          .n_pieces = s->n_pieces,
-                         .queries = query,
-                         .floors = &floor,
-                         .n_queries = 1,
-                         .slack = (float)(1.25 * off)};
-    int k = t->limit > K_MIN / 2 ? 2 * t->limit : K_MIN;
+                         .queries = queries,
+                         .floors = floors,
+                         .n_queries = n,
+                         .k = k,
+                         .max = max,
+                         .slack = (float)(1.25 * slack(s->g->dim))};
+    struct error err = {.code = ERR_NOMEM};
+    int rc = -1;
 
-    threshold = fminf(threshold, FARTHEST);
-    for (; k <= K_MAX && !atomic_load(&d->lost); k *= K_GROWTH) {
-        float far = threshold;
-        if (t->n == t->limit)
-            far = fminf(far, t->rows[t->worst].distance);
-        /* A row below is farther than far, and provably so. */
-        floor = (float)(1 - (far + 2 * off) / 2);
-        a.k = k;
-        a.max = k < ROWS_FOUND_MAX / 4 ? 4 * k : ROWS_FOUND_MAX;
-        if (ask(s, &a, threshold, t)) {
-            atomic_fetch_add(&d->n_answered, 1);
-            return true;
-        }
+    for (int i = 0; queries && found && i < n; i++) {
+        memcpy(queries + (size_t)i * dim, which[i]->query, dim * sizeof(float));
+        floors[i] = floor_of(s, threshold, &which[i]->top);
+        answers[i].found = found + (size_t)i * (size_t)max;
+    }
+    if (queries && found)
+        rc = d->rows->device->backend->rows_best(d->rows, &a, answers, &err);
+    if (rc != 0 && err.code != ERR_NOMEM)
+        lose(d, &err);
+    for (int i = 0; rc == 0 && i < n; i++) {
+        offer_found(s, which[i], threshold, &answers[i]);
+        which[i]->whole =
+            is_whole(s, answers[i].rest, threshold, &which[i]->top);
+    }
+    free(queries);
+    free(found);
+    return rc == 0;
+}
+
+/* The next of those that are not whole, from *at on. */
+static int gather(struct asked *all, int n, int *at, struct asked **which,
+                  int most)
+{
+    int found = 0;
+
+    for (; *at < n && found < most; ++*at)
+        if (!all[*at].whole)
+            which[found++] = &all[*at];
+    return found;
+}
+
+/* False: it failed. Several queries want as many rows each. */
+static bool ask_all(struct device_search *s, struct asked *all, int n,
+                    float threshold)
+{
+    struct asked *which[ROWS_QUERIES_MAX];
+    int limit = all[0].top.limit, k = limit > K_MIN / 2 ? 2 * limit : K_MIN;
+
+    for (; k <= K_MAX; k *= K_GROWTH) {
+        int at = 0, n_now, most = FOUND_MAX / (4 * k);
+
+        most = most < ROWS_QUERIES_MAX ? most : ROWS_QUERIES_MAX;
+        while ((n_now = gather(all, n, &at, which, most)) > 0)
+            if (atomic_load(&s->g->device.lost) ||
+                !ask(s, which, n_now, k, threshold))
+                return false;
         if (k >= s->n_rows)
             break;
     }
-    return false;
+    return true;
+}
+
+void gallery_device_best(struct device_search *s, struct asked *all, int n,
+                         float threshold)
+{
+    struct on_device *d = (struct on_device *)&s->g->device;
+    bool good = ask_all(s, all, n, fminf(threshold, FARTHEST));
+    int n_whole = 0;
+
+    for (int i = 0; i < n; i++)
+        n_whole += all[i].whole;
+    atomic_fetch_add(&d->n_answered, n_whole);
+    if (!good)
+        atomic_fetch_add(&d->n_failed, n - n_whole);
 }

@@ -28,18 +28,23 @@ struct person {
     int n_faces, cap_faces;
 };
 
-/* The copy of the rows on a device. Searches and the writer hold `use` for
- * reading while they are at it; who brings or takes the device holds it for
- * writing. A chunk is in it when it bears its generation. */
+/* The copy of the rows on a device. Searches hold `use` for reading; who
+ * brings or takes the device holds it for writing, and nobody waits for that:
+ * a search that does not get it goes without. A chunk is in the copy when it
+ * bears its generation. */
 struct on_device {
     pthread_rwlock_t use;
-    struct rows *rows;         /* NULL: none */
-    atomic_bool lost;          /* it failed: nothing more is asked of it */
-    unsigned generation;       /* of rows; from 1 */
-    pthread_mutex_t lock;      /* of what follows */
-    int *spare;                /* blocks given back, [rows->n_blocks] */
-    int n_spare, n_used, most; /* of blocks; most: until memory ran out */
-    atomic_llong n_rows, n_answered;
+    struct rows *rows;       /* NULL: none */
+    atomic_bool lost;        /* it failed: nothing more is asked of it */
+    atomic_bool behind;      /* gallery_bring has something to do */
+    atomic_uint generation;  /* of rows, from 1 */
+    pthread_mutex_t lock;    /* of what follows */
+    int *spare, *given_back; /* blocks, [rows->n_blocks]; given_back: to be
+                                wiped first */
+    int n_spare, n_given_back, n_used;
+    int most;         /* of blocks; until memory ran out: rows->n_blocks */
+    struct error why; /* it failed */
+    atomic_llong n_rows, n_left_out, n_answered, n_failed;
 };
 
 struct chunk {
@@ -92,16 +97,23 @@ struct gallery {
     struct on_device device;
 };
 
-/* One row a person, the nearest; at most `limit` of them. */
 struct best {
     float distance;
     int64_t face;
     const struct person *person;
 };
 
+/* One row a person, the nearest; at most `limit` of them. */
 struct top {
     struct best *rows;
     int n, limit, worst;
+};
+
+/* One of the queries of a search. */
+struct asked {
+    const float *query;
+    struct top top;
+    bool whole; /* the device's rows are in the answer */
 };
 
 /* Under g->lock, or by the writer. */
@@ -112,16 +124,18 @@ bool gallery_find_face(const struct snapshot *s, int64_t face, int *span,
 bool gallery_is_dead(const struct span *sp, int row);
 bool gallery_is_unit(const float *v, int dim);
 void gallery_snapshot_drop(struct snapshot *s); /* NULL is fine */
+void gallery_chunk_drop(struct chunk *c);       /* the same */
 void gallery_empty(struct gallery *g);
 
 /* gallery_search.c */
 void gallery_offer(struct top *t, float distance, int64_t face,
                    const struct person *p);
 
-/* gallery_device.c. Of the writer: rows were added to c, or c is new. */
+/* gallery_device.c */
 void gallery_device_init(struct on_device *d);
 void gallery_device_fini(struct on_device *d);
-void gallery_device_put(struct gallery *g, struct chunk *c);
+/* Of the writer: rows were added to c, or c is new. */
+void gallery_device_added(struct gallery *g, const struct chunk *c);
 void gallery_device_drop(struct chunk *c); /* nobody holds c */
 
 /* A search of it. there [n_spans]: of each span, the first rows that the
@@ -139,9 +153,9 @@ struct device_search {
 bool gallery_device_begin(struct gallery *g, const struct snapshot *snap,
                           struct device_search *s);
 /* After the other rows were offered: offer those of the device that can be in
- * the answer. False: it could not tell, and all must be measured. */
-bool gallery_device_best(struct device_search *s, const float *query,
-                         float threshold, struct top *t);
+ * the answers. Those that are not whole then must be measured. */
+void gallery_device_best(struct device_search *s, struct asked *all, int n,
+                         float threshold);
 void gallery_device_end(struct gallery *g, struct device_search *s);
 
 #endif

@@ -82,20 +82,23 @@ static void search_rows(const struct gallery *g, const struct span *sp,
 /* What a device does not hold, then what it finds; all of it here where it
  * cannot tell. */
 static void search_all(struct gallery *g, const struct snapshot *snap,
-                       const float *query, float threshold, struct top *t)
+                       struct asked *all, int n, float threshold)
 {
     struct device_search s;
     bool with_device = gallery_device_begin(g, snap, &s);
 
     for (int i = 0; i < snap->n_spans; i++)
-        search_rows(g, &snap->spans[i], with_device ? s.there[i] : 0,
-                    snap->spans[i].n, query, threshold, t);
+        for (int q = 0; q < n; q++)
+            search_rows(g, &snap->spans[i], with_device ? s.there[i] : 0,
+                        snap->spans[i].n, all[q].query, threshold, &all[q].top);
     if (!with_device)
         return;
-    if (!gallery_device_best(&s, query, threshold, t)) {
-        for (int i = 0; i < snap->n_spans; i++)
-            search_rows(g, &snap->spans[i], 0, s.there[i], query, threshold, t);
-    }
+    gallery_device_best(&s, all, n, threshold);
+    for (int i = 0; i < snap->n_spans; i++)
+        for (int q = 0; q < n; q++)
+            if (!all[q].whole)
+                search_rows(g, &snap->spans[i], 0, s.there[i], all[q].query,
+                            threshold, &all[q].top);
     gallery_device_end(g, &s);
 }
 
@@ -131,41 +134,93 @@ static int is_broken(struct error *err)
                      "loaded again");
 }
 
-int gallery_search(struct gallery *g, const char *gallery, const float *query,
-                   float threshold, int limit, struct gallery_hit *hits,
-                   struct error *err)
+static int check_ask(const struct gallery *g, const struct gallery_ask *ask,
+                     struct error *err)
 {
-    struct top t = {.limit = limit < HITS_MAX ? limit : HITS_MAX};
+    if (ask->n < 1 || ask->limit < 1 || isnan(ask->threshold))
+        return error_set(err, ERR_BAD_FIELD,
+                         "gallery: %d queries, limit %d, threshold %g", ask->n,
+                         ask->limit, ask->threshold);
+    for (int i = 0; i < ask->n; i++)
+        if (check_query(g, ask->queries + (size_t)i * (size_t)g->dim, err) < 0)
+            return -1;
+    return 0;
+}
+
+/* Under the lock: a reference to what is searched, NULL where there is no such
+ * gallery. */
+static struct snapshot *take_snapshot(struct gallery *g, const char *gallery,
+                                      bool *broken)
+{
     struct snapshot *snap = NULL;
     struct room *r;
-    bool broken;
 
-    if (limit < 1 || isnan(threshold))
-        return error_set(err, ERR_BAD_FIELD, "gallery: limit %d, threshold %g",
-                         limit, threshold);
-    if (check_query(g, query, err) < 0)
-        return -1;
-    t.rows = malloc((size_t)t.limit * sizeof(*t.rows));
-    if (!t.rows)
-        return error_set(err, ERR_NOMEM, "gallery: out of memory");
     pthread_mutex_lock(&g->lock);
-    broken = g->broken;
+    *broken = g->broken;
     r = gallery_room_find(g, gallery);
-    if (r && !broken) {
+    if (r && !g->broken) {
         snap = r->snap;
         atomic_fetch_add_explicit(&snap->refs, 1, memory_order_relaxed);
     }
     pthread_mutex_unlock(&g->lock);
+    return snap;
+}
+
+int gallery_search_many(struct gallery *g, const struct gallery_ask *ask,
+                        struct gallery_hit *hits, int *n_hits,
+                        struct error *err)
+{
+    size_t limit = ask->limit < HITS_MAX ? (size_t)ask->limit : HITS_MAX;
+    struct snapshot *snap = NULL;
+    struct asked *all;
+    struct best *rows;
+    bool broken = false;
+
+    if (check_ask(g, ask, err) < 0)
+        return -1;
+    all = calloc((size_t)ask->n, sizeof(*all));
+    rows = calloc((size_t)ask->n, limit * sizeof(*rows));
+    if (!all || !rows) {
+        free(all);
+        free(rows);
+        return error_set(err, ERR_NOMEM, "gallery: out of memory");
+    }
+    for (int i = 0; i < ask->n; i++)
+        all[i] = (struct asked){
+            .query = ask->queries + (size_t)i * (size_t)g->dim,
+            .top = {.rows = rows + (size_t)i * limit, .limit = (int)limit}};
+    snap = take_snapshot(g, ask->gallery, &broken);
     if (snap)
-        search_all(g, snap, query, threshold, &t);
-    qsort(t.rows, (size_t)t.n, sizeof(*t.rows), by_distance);
+        search_all(g, snap, all, ask->n, ask->threshold);
+    for (int i = 0; i < ask->n; i++)
+        qsort(all[i].top.rows, (size_t)all[i].top.n, sizeof(*rows),
+              by_distance);
     pthread_mutex_lock(&g->lock);
-    for (int i = 0; i < t.n; i++)
-        fill(&hits[i], &t.rows[i]);
+    for (int i = 0; i < ask->n; i++) {
+        n_hits[i] = all[i].top.n;
+        for (int k = 0; k < all[i].top.n; k++)
+            fill(&hits[(size_t)i * (size_t)ask->limit + (size_t)k],
+                 &all[i].top.rows[k]);
+    }
     pthread_mutex_unlock(&g->lock);
     gallery_snapshot_drop(snap);
-    free(t.rows);
-    return broken ? is_broken(err) : t.n;
+    free(all);
+    free(rows);
+    return broken ? is_broken(err) : 0;
+}
+
+int gallery_search(struct gallery *g, const char *gallery, const float *query,
+                   float threshold, int limit, struct gallery_hit *hits,
+                   struct error *err)
+{
+    struct gallery_ask ask = {.gallery = gallery,
+                              .queries = query,
+                              .n = 1,
+                              .threshold = threshold,
+                              .limit = limit};
+    int n = 0;
+
+    return gallery_search_many(g, &ask, hits, &n, err) < 0 ? -1 : n;
 }
 
 /* The subject's faces, copied while they cannot change, and the snapshot
@@ -242,19 +297,10 @@ int gallery_subject(struct gallery *g, const char *gallery, const char *subject,
 int64_t gallery_each(struct gallery *g, const char *gallery, gallery_face_fn fn,
                      void *ctx, struct error *err)
 {
-    struct snapshot *snap = NULL;
     bool broken, more = true;
-    struct room *r;
+    struct snapshot *snap = take_snapshot(g, gallery, &broken);
     int64_t n = 0;
 
-    pthread_mutex_lock(&g->lock);
-    broken = g->broken;
-    r = gallery_room_find(g, gallery);
-    if (r && !broken) {
-        snap = r->snap;
-        atomic_fetch_add_explicit(&snap->refs, 1, memory_order_relaxed);
-    }
-    pthread_mutex_unlock(&g->lock);
     for (int i = 0; snap && more && i < snap->n_spans; i++) {
         const struct span *sp = &snap->spans[i];
         const struct chunk *c = sp->chunk;

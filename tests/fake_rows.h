@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "core/engine/rows.h"
 #include "gpu/search_arith.h"
@@ -38,6 +39,9 @@ static struct fake_rows_state {
     atomic_int nomem_in; /* new blocks until there is no memory; 0: never */
     atomic_bool lost;
     atomic_bool busy; /* no memory for a search */
+    atomic_bool slow; /* rows are written once this is gone */
+    atomic_int n_slow;
+    atomic_int n_left; /* rows that were put and not wiped */
 } fake_rows_state;
 
 static inline void fake_rows_broken(const char *rule)
@@ -89,6 +93,7 @@ static inline void fake_rows_free(struct rows *rows)
     for (int i = 0; i < FAKE_ROWS_BLOCKS; i++) {
         if (atomic_load(&r->blocks[i].n_asked))
             fake_rows_broken("freed while it is searched");
+        atomic_fetch_sub(&fake_rows_state.n_left, r->blocks[i].n);
         free(r->blocks[i].rows);
     }
     pthread_mutex_destroy(&r->lock);
@@ -120,6 +125,10 @@ static inline int fake_rows_put(struct rows *rows, int block, int first, int n,
         atomic_store(&r->putting, false);
         return error_set(err, ERR_NOMEM, "the card is full");
     }
+    if (atomic_load(&fake_rows_state.slow))
+        atomic_fetch_add(&fake_rows_state.n_slow, 1);
+    while (atomic_load(&fake_rows_state.slow))
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     if (!b->rows)
         b->rows = calloc((size_t)rows->opt.block_rows * (size_t)dim, 2);
     if (!b->rows)
@@ -137,11 +146,17 @@ static inline int fake_rows_put(struct rows *rows, int block, int first, int n,
     b->lost = fmaxf(b->lost, lost);
     b->norm = fmaxf(b->norm, norm);
     b->n += n;
+    atomic_fetch_add(&fake_rows_state.n_left, n);
     pthread_mutex_unlock(&r->lock);
     atomic_store(&r->putting, false);
     atomic_fetch_add(&fake_rows_state.n_puts, 1);
     atomic_fetch_add(&fake_rows_state.n_rows_put, n);
     return 0;
+}
+
+static inline int fake_rows_left(void)
+{
+    return atomic_load(&fake_rows_state.n_left);
 }
 
 static inline void fake_rows_wipe(struct rows *rows, int block)
@@ -155,6 +170,7 @@ static inline void fake_rows_wipe(struct rows *rows, int block)
         memset(b->rows, 0xff, /* NaN: found out if it is searched */
                (size_t)rows->opt.block_rows * (size_t)rows->opt.dim * 2);
     pthread_mutex_lock(&r->lock);
+    atomic_fetch_sub(&fake_rows_state.n_left, b->n);
     b->n = 0;
     b->lost = b->norm = 0;
     pthread_mutex_unlock(&r->lock);

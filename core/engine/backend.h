@@ -185,8 +185,9 @@ struct backend {
     /* Overwrite a block that no search asks for, before it is used again.
      * Any thread, several at once. */
     void (*rows_wipe)(struct rows *r, int block);
-    /* answers [n_queries]. Any thread, several at once. Ends in bounded time:
-     * a device that does not answer is lost. ERR_NOMEM: no room for it now. */
+    /* answers [n_queries]. Any thread, several at once. Ends within the rows'
+     * timeout_ms: a device that does not answer is lost. ERR_NOMEM: no room for
+     * it now. */
     int (*rows_best)(struct rows *r, const struct rows_ask *ask,
                      struct rows_answer *answers, struct error *err);
 };

@@ -17,6 +17,8 @@ struct rows_options {
     int block_rows;      /* rows of a block; a multiple of 64 */
     size_t memory_bytes; /* that all of it may take; 0: no bound but the
                             device's own */
+    int timeout_ms;      /* of a search, and of writing some rows: what takes
+                            longer has lost the device; 0: its own bound */
 };
 
 /* Every backend's begin with this. */
