@@ -16,12 +16,9 @@
 #include "daemon/log.h"
 
 enum {
-    BACKOFF_FIRST_S = 1,
-    BACKOFF_MOST_S = 300,
-    STEADY_S = 60, /* up for this long, a loss begins the back-off anew */
     IDLE_S = 3600
 };
-#define SECOND INT64_C(1000000)
+#define SECOND CARD_SECOND
 
 int64_t card_now_us(void)
 {
@@ -78,17 +75,23 @@ static void tell(const struct card *c)
                   card_state_name(c->state), why);
 }
 
+int64_t card_later(int64_t backoff_us)
+{
+    if (backoff_us == 0)
+        return CARD_BACKOFF_FIRST_S * SECOND;
+    return backoff_us < CARD_BACKOFF_MOST_S * SECOND / 2
+               ? 2 * backoff_us
+               : CARD_BACKOFF_MOST_S * SECOND;
+}
+
 /* Try again, later each time. Holds the lock. */
 static void back_off(struct card *c)
 {
     int64_t now = card_now_us();
 
-    if (c->up_us > 0 && now - c->up_us > STEADY_S * SECOND)
+    if (c->up_us > 0 && now - c->up_us > CARD_STEADY_S * SECOND)
         c->backoff_us = 0;
-    c->backoff_us =
-        c->backoff_us == 0 ? BACKOFF_FIRST_S * SECOND : 2 * c->backoff_us;
-    if (c->backoff_us > BACKOFF_MOST_S * SECOND)
-        c->backoff_us = BACKOFF_MOST_S * SECOND;
+    c->backoff_us = card_later(c->backoff_us);
     c->retry_us = c->opt.required ? 0 : now + c->backoff_us;
 }
 
@@ -157,6 +160,8 @@ static bool clear_lost(struct card *c)
 {
     struct device *device = c->device;
 
+    if (card_gallery_take(c))
+        return true;
     for (struct card_net *net = c->nets; net; net = net->next) {
         if (net->n_taken > 0)
             return false; /* whoever runs it says when it is back */
@@ -185,13 +190,27 @@ static void probe(struct card_net *net)
     free(rows);
 }
 
+void card_suspect(struct card *c, const struct error *err)
+{
+    struct card_net *net = c->nets;
+
+    while (net && atomic_load(&net->n_ready) == 0)
+        net = net->next;
+    if (!net) {
+        card_lose(c, err, false);
+        return;
+    }
+    pthread_mutex_unlock(&c->lock);
+    probe(net); /* only the keeper, which this is, frees it */
+    pthread_mutex_lock(&c->lock);
+}
+
 /* Of a net that is not loaded; what failed is tried again, later each time. */
 static void build(struct card *c, struct card_net *net)
 {
     struct device_info info = c->info;
     struct error err = {0};
     char text[512];
-    struct card_net *other;
     int rc;
 
     pthread_mutex_unlock(&c->lock);
@@ -199,6 +218,12 @@ static void build(struct card *c, struct card_net *net)
     if (rc == 0)
         c->backend->device_describe(c->device, &info);
     pthread_mutex_lock(&c->lock);
+    /* Networks go before rows, which take what they leave. */
+    if (rc != 0 && err.code == ERR_NOMEM && net->backoff_us == 0 &&
+        card_gallery_take(c)) {
+        net->backoff_us = card_later(0);
+        return;
+    }
     net->settled = true;
     pthread_cond_broadcast(&c->changed);
     if (c->lost) /* meanwhile, by another's run */
@@ -215,26 +240,13 @@ static void build(struct card *c, struct card_net *net)
         return;
     }
     net->why = err;
-    net->backoff_us =
-        net->backoff_us == 0 ? BACKOFF_FIRST_S * SECOND : 2 * net->backoff_us;
-    if (net->backoff_us > BACKOFF_MOST_S * SECOND)
-        net->backoff_us = BACKOFF_MOST_S * SECOND;
+    net->backoff_us = card_later(net->backoff_us);
     net->retry_us = card_now_us() + net->backoff_us;
     log_event(LOG_LEVEL_WARN, "device",
               "model=%s why=%s text=\"not on the card: the processor answers\"",
               net->opt.id, log_quote(err.text, text, sizeof(text)));
-    if (err.code != ERR_DEVICE)
-        return;
-    other = c->nets;
-    while (other && atomic_load(&other->n_ready) == 0)
-        other = other->next;
-    if (!other) {
-        card_lose(c, &err, false);
-        return;
-    }
-    pthread_mutex_unlock(&c->lock);
-    probe(other); /* only the keeper, which this is, frees it */
-    pthread_mutex_lock(&c->lock);
+    if (err.code == ERR_DEVICE)
+        card_suspect(c, &err);
 }
 
 /* Nobody runs it any more: free it, unless the card may still write there. */
@@ -285,6 +297,8 @@ static bool step(struct card *c, int64_t *next_us)
             release(c, net);
             return true;
         }
+    if (card_gallery_tidy(c))
+        return true;
     if (c->hung || c->stop)
         return false;
     if (c->lost)
@@ -300,9 +314,10 @@ static bool step(struct card *c, int64_t *next_us)
         return false;
     }
     due = due_net(c, now, next_us);
-    if (due)
-        build(c, due);
-    return due != NULL;
+    if (!due)
+        return card_gallery_step(c, next_us);
+    build(c, due);
+    return true;
 }
 
 static void *keep(void *arg)
@@ -311,8 +326,8 @@ static void *keep(void *arg)
     int64_t next_us;
 
     pthread_mutex_lock(&c->lock);
-    while (!c->stop || c->nets)
-        if (!step(c, &next_us) && (!c->stop || c->nets))
+    while (!c->stop || c->nets || c->galleries)
+        if (!step(c, &next_us) && (!c->stop || c->nets || c->galleries))
             card_wait(c, next_us);
     if (c->device && !c->hung) {
         struct device *device = c->device;
@@ -474,6 +489,7 @@ void card_status(struct card *c, struct card_status *out)
         out->bytes_used = (int64_t)c->info.bytes_used;
         out->bytes_total = (int64_t)c->info.bytes_total;
     }
+    card_gallery_count(c, out);
     pthread_mutex_unlock(&c->lock);
     out->n_failovers = atomic_load(&c->n_failovers);
 }

@@ -15,7 +15,9 @@
 #include "core/engine/batched.h"
 
 struct card;
-struct card_net; /* a network on it */
+struct card_net;     /* a network on it */
+struct card_gallery; /* a gallery's rows on it */
+struct gallery;
 
 enum card_state {
     CARD_OFF,  /* the setting device is cpu */
@@ -30,10 +32,12 @@ struct card_options {
     const char *plugin;    /* "": beside the daemon, else PREFIX/lib/facenetd */
     const char *cache_dir; /* of tuned plans, made where needed, or NULL */
     int64_t memory_bytes;  /* that it may take; 0: no bound */
+    int64_t
+        gallery_bytes; /* of that, for rows of galleries; 0: none go there */
     bool tune;
     bool required;  /* lost: not tried again */
-    int timeout_ms; /* of a run; loading may take CARD_LOAD_TIMES as long
-                       before nobody waits for it */
+    int timeout_ms; /* of a run or a search; loading may take CARD_LOAD_TIMES as
+                       long before nobody waits for it */
 };
 
 enum {
@@ -49,9 +53,11 @@ struct card_status {
     char name[64];    /* of the card; "": never opened */
     char why[240];    /* why it is not used, or was last lost; "" */
     int64_t n_opened, n_lost;
-    int64_t n_failovers; /* batches that the processor ran in its place */
-    int64_t retry_s;     /* until it is tried again; 0 */
-    int64_t bytes_used, bytes_total; /* when a network was last loaded */
+    int64_t n_failovers;       /* batches that the processor ran in its place */
+    int64_t n_searches;        /* of galleries that it answered */
+    int64_t n_search_failures; /* that it was asked, and the processor did */
+    int64_t retry_s;           /* until it is tried again; 0 */
+    int64_t bytes_used, bytes_total; /* when it was last loaded */
 };
 
 const char *card_state_name(enum card_state s); /* "up" */
@@ -103,5 +109,23 @@ int64_t card_net_time_us(struct card_net *net, int n); /* 0: unknown */
 enum precision card_net_precision(struct card_net *net);
 /* Why it is not ready; "" where nothing is known. */
 void card_net_why(struct card_net *net, struct error *out);
+
+/* A gallery that the card may search. Borrows it until freed. ERR_NOMEM. */
+struct card_gallery *card_gallery_new(struct card *c, struct gallery *g,
+                                      struct error *err);
+/* Nobody searches or changes it any more. Never blocks: the keeper frees it,
+ * and the gallery, whose rows it may be bringing. */
+void card_gallery_free(struct card_gallery *cg, struct gallery *take_gallery);
+/* The card holds this one's rows from now on, as soon as it has brought them,
+ * and no other's; NULL: none. Never blocks. */
+void card_gallery_choose(struct card *c, struct card_gallery *cg);
+
+struct card_gallery_status {
+    bool attached;              /* searches are asked of the card */
+    int64_t n_rows, n_left_out; /* on the card; without memory there */
+    struct error why;           /* it is not attached, or rows are left out */
+};
+void card_gallery_status(struct card_gallery *cg,
+                         struct card_gallery_status *out);
 
 #endif

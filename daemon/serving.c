@@ -156,9 +156,25 @@ static void serving_free(struct serving *sv, bool store_closed)
         log_event(LOG_LEVEL_ERROR, "gallery", "code=%s", error_wire(err.code));
         return; /* lost, as the store may still call it */
     }
-    gallery_free(sv->gallery);
+    if (sv->on_card)
+        card_gallery_free(sv->on_card, sv->gallery);
+    else
+        gallery_free(sv->gallery);
     runner_free(sv->runner);
     free(sv);
+}
+
+static int load_gallery(struct serving *sv, struct error *err)
+{
+    const struct servings_options *o = &sv->set->opt;
+
+    sv->gallery = gallery_new(sv->model->id, sv->model->contract.dim, err);
+    if (!sv->gallery || gallery_load(sv->gallery, o->store, err) != 0)
+        return -1;
+    if (!card_usable(o->card))
+        return 0;
+    sv->on_card = card_gallery_new(o->card, sv->gallery, err);
+    return sv->on_card ? 0 : -1;
 }
 
 static int load(struct serving *sv, const char *id, struct error *err)
@@ -173,9 +189,8 @@ static int load(struct serving *sv, const char *id, struct error *err)
     if (!sv->runner)
         return -1;
     sv->model = runner_model(sv->runner);
-    sv->gallery = gallery_new(sv->model->id, sv->model->contract.dim, err);
-    if (!sv->gallery || gallery_load(sv->gallery, o->store, err) != 0 ||
-        start_batch(sv, o->config, err) != 0 || warm_batch(sv, err) != 0)
+    if (load_gallery(sv, err) != 0 || start_batch(sv, o->config, err) != 0 ||
+        warm_batch(sv, err) != 0)
         return -1;
     return 0;
 }
@@ -261,6 +276,8 @@ void servings_set(struct servings *set, enum serving_slot slot,
     serving_put(set->slots[slot]);
     set->slots[slot] = sv;
     pthread_mutex_unlock(&set->lock);
+    if (slot == SERVING_ACTIVE)
+        card_gallery_choose(set->opt.card, sv ? sv->on_card : NULL);
 }
 
 void servings_activate(struct servings *set, struct serving *sv)
@@ -277,6 +294,7 @@ void servings_activate(struct servings *set, struct serving *sv)
         slots[SERVING_TARGET] = NULL;
     }
     pthread_mutex_unlock(&set->lock);
+    card_gallery_choose(set->opt.card, sv->on_card);
 }
 
 struct runner *servings_runner(struct servings *set, const char *id,

@@ -23,8 +23,9 @@ struct serving {               /* immutable while it is referred to */
     const struct model *model; /* the runner's */
     struct runner *runner;
     struct batch *batch;
-    struct gallery *gallery;   /* what the store holds of this model */
-    atomic_bool gallery_stale; /* lacks a stored face: to be rebuilt */
+    struct gallery *gallery;      /* what the store holds of this model */
+    struct card_gallery *on_card; /* the active one's rows; NULL: never */
+    atomic_bool gallery_stale;    /* lacks a stored face: to be rebuilt */
     /* serving's own */
     struct servings *set;
     atomic_int refs;

@@ -157,35 +157,49 @@ struct due {
     int n;               /* rows that it has */
 };
 
-/* At most BRING_CHUNKS. Keeps the writer out, for a walk over the chunks. */
+struct find {
+    struct due *due; /* [BRING_CHUNKS] */
+    int n, n_free;   /* n_free: blocks for chunks that have none */
+    int64_t n_left_out;
+};
+
+static void find_in(struct on_device *d, const struct snapshot *snap,
+                    bool whole, struct find *f)
+{
+    for (int i = 0; i < snap->n_spans && f->n < BRING_CHUNKS; i++) {
+        struct chunk *c = snap->spans[i].chunk;
+        if ((c->cap == CHUNK_ROWS) != whole || !is_due(d, c))
+            continue;
+        if (n_there(d, c) == 0 && f->n_free-- <= 0) {
+            f->n_left_out += c->used;
+            continue;
+        }
+        atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+        f->due[f->n++] = (struct due){c, c->used};
+    }
+}
+
+/* Some of the chunks that are due, first those that fill a block. Keeps the
+ * writer out, for a walk over all. */
 static int find_due(struct gallery *g, struct due *due)
 {
     struct on_device *d = &g->device;
-    int64_t n_left_out = 0;
-    int n_free, n = 0;
+    struct find f = {.due = due};
 
     pthread_mutex_lock(&d->lock);
-    n_free = d->n_spare + d->most - d->n_used;
+    f.n_free = d->n_spare + d->most - d->n_used;
     pthread_mutex_unlock(&d->lock);
     pthread_mutex_lock(&g->write);
-    for (size_t i = 0; i < g->rooms.cap && n < BRING_CHUNKS; i++) {
-        const struct room *r = (const struct room *)g->rooms.slots[i];
-        for (int k = 0; r && k < r->snap->n_spans && n < BRING_CHUNKS; k++) {
-            struct chunk *c = r->snap->spans[k].chunk;
-            if (!is_due(d, c))
-                continue;
-            if (n_there(d, c) == 0 && n_free-- <= 0) {
-                n_left_out += c->used;
-                continue;
-            }
-            atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
-            due[n++] = (struct due){c, c->used};
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < g->rooms.cap; i++) {
+            const struct room *r = (const struct room *)g->rooms.slots[i];
+            if (r)
+                find_in(d, r->snap, pass == 0, &f);
         }
-    }
     pthread_mutex_unlock(&g->write);
-    if (n < BRING_CHUNKS)
-        atomic_store(&d->n_left_out, n_left_out);
-    return n;
+    if (f.n < BRING_CHUNKS)
+        atomic_store(&d->n_left_out, f.n_left_out);
+    return f.n;
 }
 
 /* 0; 1: there is no room for it; -1: lost. */

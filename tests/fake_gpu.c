@@ -8,10 +8,17 @@
  *   hang        a run, and hang-load a load, waits until the word is gone
  *   wrong       other numbers               nan         no numbers
  *   f16         the card is quick in f16
+ *   rows=N      there is memory for N blocks of rows; 0: nor for any
+ *   tight       a network finds no memory while there are rows
+ *   lost-search a search fails, then everything until the card is opened anew
+ *   bad-search  a search fails, the card does not
+ *   hang-search a search, and hang-put rows that are written, wait until the
+ *               word is gone, or fail after their time
  * FACENETD_FAKE_ABI=N is the version that it says it was built for;
  * FACENETD_FAKE_LACKS is set: its table has no forward. Beside the file,
- * FILE.seen tells what was asked: "opened N loaded N runs N most N", the last
- * how many runs there were at once. What breaks the contract of backend.h
+ * FILE.seen tells what was asked: "opened N loaded N runs N most N asks N
+ * queries N rows N", most: how many runs there were at once, rows: that are
+ * there. What breaks the contract of backend.h
  * aborts. */
 #include <stdatomic.h>
 #include <stdio.h>
@@ -20,12 +27,13 @@
 #include <time.h>
 
 #include "core/engine/plugin.h"
+#include "tests/fake_rows.h"
 
 struct fake_device {
     struct device base;
     struct device *cpu;
     atomic_bool lost;
-    atomic_int n_networks;
+    atomic_int n_networks, n_rows;
 };
 
 struct fake_network {
@@ -43,6 +51,7 @@ struct fake_plan {
 
 static const struct backend table;
 static atomic_int n_devices, n_opened, n_loaded, n_runs, n_now, n_most;
+static atomic_int n_asks, n_queries;
 
 static void broken(const char *rule)
 {
@@ -84,15 +93,17 @@ static bool told(const char *word, long *value)
 static void note(void)
 {
     const char *path = getenv("FACENETD_FAKE_GPU");
-    char seen[4096], text[128];
+    char seen[4096], text[192];
     FILE *f;
 
     if (!path)
         return;
     snprintf(seen, sizeof(seen), "%s.seen", path);
-    snprintf(text, sizeof(text), "opened %d loaded %d runs %d most %d\n",
+    snprintf(text, sizeof(text),
+             "opened %d loaded %d runs %d most %d asks %d queries %d rows %d\n",
              atomic_load(&n_opened), atomic_load(&n_loaded),
-             atomic_load(&n_runs), atomic_load(&n_most));
+             atomic_load(&n_runs), atomic_load(&n_most), atomic_load(&n_asks),
+             atomic_load(&n_queries), fake_rows_left());
     f = fopen(seen, "we");
     if (!f)
         return;
@@ -126,6 +137,8 @@ static void device_close(struct device *dev)
 
     if (atomic_load(&d->n_networks) > 0)
         broken("a card is closed before its networks");
+    if (atomic_load(&d->n_rows) > 0)
+        broken("a card is closed before its rows");
     backend_cpu.device_close(d->cpu);
     free(d);
     atomic_fetch_sub(&n_devices, 1);
@@ -153,7 +166,7 @@ static struct network *load(struct device *dev, const struct graph *g,
         pause_ms(10);
     if (atomic_load(&d->lost))
         return error_null(err, ERR_DEVICE, "the card fell off the bus");
-    if (told("memory", NULL))
+    if (told("memory", NULL) || (told("tight", NULL) && fake_rows_left() > 0))
         return error_null(err, ERR_NOMEM, "no memory on the card");
     n = calloc(1, sizeof(*n));
     if (!n)
@@ -261,6 +274,91 @@ static int forward(struct plan *plan_, struct error *err)
     return rc;
 }
 
+/* --- search ----------------------------------------------------------- */
+
+static struct fake_device *of(const struct rows *r)
+{
+    return (struct fake_device *)r->device;
+}
+
+static struct rows *rows_new(struct device *dev, const struct rows_options *opt,
+                             struct error *err)
+{
+    struct fake_device *d = (struct fake_device *)dev;
+    struct rows *r;
+    long n = 1;
+
+    if (opt->memory_bytes == 0 || opt->timeout_ms == 0)
+        broken("rows without bounds");
+    if (atomic_load(&d->lost))
+        return error_null(err, ERR_DEVICE, "the card fell off the bus");
+    if (told("rows", &n) && n == 0)
+        return error_null(err, ERR_NOMEM, "no memory on the card for rows");
+    r = fake_rows_new(dev, opt, err);
+    if (r && atomic_fetch_add(&d->n_rows, 1) > 0)
+        broken("two galleries are on the card");
+    return r;
+}
+
+static void rows_free(struct rows *r)
+{
+    atomic_fetch_sub(&of(r)->n_rows, 1);
+    fake_rows_free(r);
+    note();
+}
+
+/* As long as the word is there. */
+static int hang(const struct rows *r, const char *word, struct error *err)
+{
+    for (int ms = 0; told(word, NULL); ms += 10) {
+        if (ms >= r->opt.timeout_ms)
+            return error_set(err, ERR_DEVICE, "%s: no answer within %d ms",
+                             word, r->opt.timeout_ms);
+        pause_ms(10);
+    }
+    return 0;
+}
+
+static int rows_put(struct rows *r, int block, int first, int n, const float *x,
+                    struct error *err)
+{
+    long most = 0;
+    int rc;
+
+    if (hang(r, "hang-put", err) != 0)
+        return -1;
+    if (atomic_load(&of(r)->lost))
+        return error_set(err, ERR_DEVICE, "the card fell off the bus");
+    if (told("rows", &most) && block >= most)
+        return error_set(err, ERR_NOMEM, "no memory on the card for rows");
+    rc = fake_rows_put(r, block, first, n, x, err);
+    note();
+    return rc;
+}
+
+static void rows_wipe(struct rows *r, int block)
+{
+    fake_rows_wipe(r, block);
+    note();
+}
+
+static int rows_best(struct rows *r, const struct rows_ask *ask,
+                     struct rows_answer *answers, struct error *err)
+{
+    atomic_fetch_add(&n_asks, 1);
+    atomic_fetch_add(&n_queries, ask->n_queries);
+    note();
+    if (hang(r, "hang-search", err) != 0)
+        return -1;
+    if (told("lost-search", NULL))
+        atomic_store(&of(r)->lost, true);
+    if (atomic_load(&of(r)->lost))
+        return error_set(err, ERR_DEVICE, "the card fell off the bus");
+    if (told("bad-search", NULL))
+        return error_set(err, ERR_DEVICE, "a search went wrong");
+    return fake_rows_best(r, ask, answers, err);
+}
+
 static const struct backend table = {
     .abi = BACKEND_ABI,
     .name = "cuda",
@@ -272,6 +370,11 @@ static const struct backend table = {
     .plan = plan,
     .plan_free = plan_free,
     .forward = forward,
+    .rows_new = rows_new,
+    .rows_free = rows_free,
+    .rows_put = rows_put,
+    .rows_wipe = rows_wipe,
+    .rows_best = rows_best,
 };
 
 __attribute__((visibility("default"))) const struct backend *
