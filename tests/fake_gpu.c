@@ -20,6 +20,7 @@
  * queries N rows N", most: how many runs there were at once, rows: that are
  * there. What breaks the contract of backend.h
  * aborts. */
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,25 +91,31 @@ static bool told(const char *word, long *value)
     return false;
 }
 
+/* Whoever reads the file finds the latest, whole. */
 static void note(void)
 {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     const char *path = getenv("FACENETD_FAKE_GPU");
-    char seen[4096], text[192];
+    char seen[4096], fresh[4100];
     FILE *f;
 
     if (!path)
         return;
     snprintf(seen, sizeof(seen), "%s.seen", path);
-    snprintf(text, sizeof(text),
-             "opened %d loaded %d runs %d most %d asks %d queries %d rows %d\n",
-             atomic_load(&n_opened), atomic_load(&n_loaded),
-             atomic_load(&n_runs), atomic_load(&n_most), atomic_load(&n_asks),
-             atomic_load(&n_queries), fake_rows_left());
-    f = fopen(seen, "we");
-    if (!f)
-        return;
-    fputs(text, f);
-    fclose(f);
+    snprintf(fresh, sizeof(fresh), "%s.new", seen);
+    pthread_mutex_lock(&lock);
+    f = fopen(fresh, "we");
+    if (f) {
+        fprintf(
+            f,
+            "opened %d loaded %d runs %d most %d asks %d queries %d rows %d\n",
+            atomic_load(&n_opened), atomic_load(&n_loaded),
+            atomic_load(&n_runs), atomic_load(&n_most), atomic_load(&n_asks),
+            atomic_load(&n_queries), fake_rows_left());
+        fclose(f);
+        rename(fresh, seen);
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 static struct device *device_open(const struct device_options *opt,
