@@ -14,12 +14,14 @@
  *   bad-search  a search fails, the card does not
  *   hang-search a search, and hang-put rows that are written, wait until the
  *               word is gone, or fail after their time
+ *   unlearnt    a network that learns is refused
+ *   small=N     so many of its gradients are said not to fit 16 bits
  * FACENETD_FAKE_ABI=N is the version that it says it was built for;
  * FACENETD_FAKE_LACKS is set: its table has no forward. Beside the file,
  * FILE.seen tells what was asked: "opened N loaded N runs N most N asks N
  * queries N rows N", most: how many runs there were at once, rows: that are
- * there. What breaks the contract of backend.h
- * aborts. */
+ * there. What breaks the contract of backend.h aborts. The numbers of a network
+ * that learns are its own, apart from those that its learnable shows. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -27,6 +29,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/engine/graph.h"
+#include "core/engine/learn.h"
 #include "core/engine/plugin.h"
 #include "tests/fake_rows.h"
 
@@ -40,6 +44,7 @@ struct fake_device {
 struct fake_network {
     struct network base;
     struct network *cpu;
+    struct learnable shown; /* of one that learns; cpu has the card's */
     atomic_int n_plans;
 };
 
@@ -53,6 +58,7 @@ struct fake_plan {
 static const struct backend table;
 static atomic_int n_devices, n_opened, n_loaded, n_runs, n_now, n_most;
 static atomic_int n_asks, n_queries;
+static atomic_int n_small;
 
 static void broken(const char *rule)
 {
@@ -196,10 +202,148 @@ static void unload(struct network *net)
 
     if (atomic_load(&n->n_plans) > 0)
         broken("a network is freed before its plans");
+    if (net->learn && (net->learn->average || net->learn->slots[0]))
+        broken("a network is freed before its optimiser");
     atomic_fetch_sub(&((struct fake_device *)net->device)->n_networks, 1);
+    if (net->learn) {
+        for (int k = 0; k < LEARN_MAX_SLOTS; k++)
+            free(n->cpu->learn->slots[k]);
+        free(n->cpu->learn->average);
+        free(n->shown.weights);
+        free(n->shown.gradients);
+        free(n->shown.statistics);
+    }
     backend_cpu.unload(n->cpu);
     free(n);
 }
+
+/* --- learning ----------------------------------------------------------- */
+
+static float *twin(const float *from, size_t n)
+{
+    float *to = tensor_alloc(n + 1);
+
+    if (!to)
+        abort();
+    memcpy(to, from, n * sizeof(*to));
+    return to;
+}
+
+static struct network *load_learning(struct device *dev, const struct graph *g,
+                                     const struct learn_options *opt,
+                                     struct error *err)
+{
+    struct fake_device *d = (struct fake_device *)dev;
+    struct fake_network *n;
+    struct learnable *l;
+
+    if (told("unlearnt", NULL))
+        return error_null(err, ERR_MODEL, "node 'x' cannot learn on the card");
+    if (told("memory", NULL))
+        return error_null(err, ERR_NOMEM, "no memory on the card");
+    n = calloc(1, sizeof(*n));
+    if (!n)
+        return error_null(err, ERR_NOMEM, "no memory for a network");
+    n->cpu = backend_cpu.load_learning(d->cpu, g, opt, err);
+    if (!n->cpu) {
+        free(n);
+        return NULL;
+    }
+    l = &n->shown;
+    *l = *n->cpu->learn;
+    l->weights = twin(l->weights, l->n_weights);
+    l->gradients = twin(l->gradients, l->n_weights);
+    l->statistics = twin(l->statistics, l->n_statistics);
+    n->base.device = dev;
+    n->base.learn = l;
+    atomic_fetch_add(&d->n_networks, 1);
+    atomic_fetch_add(&n_loaded, 1);
+    note();
+    return &n->base;
+}
+
+static void copy(const float *from, float **to, size_t n)
+{
+    if (!from)
+        return;
+    if (!*to) {
+        *to = twin(from, n);
+        return;
+    }
+    memcpy(*to, from, n * sizeof(**to));
+}
+
+static void copy_parts(const struct learnable *from, struct learnable *to,
+                       unsigned parts)
+{
+    if (parts & LEARN_WEIGHTS)
+        copy(from->weights, &to->weights, to->n_weights);
+    if (parts & LEARN_GRADIENTS)
+        copy(from->gradients, &to->gradients, to->n_weights);
+    if (parts & LEARN_STATISTICS)
+        copy(from->statistics, &to->statistics, to->n_statistics);
+    for (int k = 0; parts & LEARN_SLOTS && k < LEARN_MAX_SLOTS; k++)
+        copy(from->slots[k], &to->slots[k], to->n_weights);
+    if (parts & LEARN_SLOTS)
+        copy(from->average, &to->average, to->n_weights);
+}
+
+static int learn_get_(struct network *net, unsigned parts, struct error *err)
+{
+    struct fake_network *n = (struct fake_network *)net;
+
+    (void)err;
+    if (parts & LEARN_SLOTS && !net->learn->average)
+        broken("slots are brought that were never put");
+    copy_parts(n->cpu->learn, net->learn, parts);
+    return 0;
+}
+
+static int learn_put_(struct network *net, unsigned parts, struct error *err)
+{
+    struct fake_network *n = (struct fake_network *)net;
+
+    (void)err;
+    copy_parts(net->learn, n->cpu->learn, parts);
+    return 0;
+}
+
+static int learn_clear_(struct network *net, struct error *err)
+{
+    return learn_clear(((struct fake_network *)net)->cpu, err);
+}
+
+static int learn_norm_(struct network *net, float decay, double *norm,
+                       struct error *err)
+{
+    long most = 0;
+
+    if (told("small", &most) && atomic_load(&n_small) < most) {
+        atomic_fetch_add(&n_small, 1);
+        *norm = 0;
+        return 1;
+    }
+    return learn_norm(((struct fake_network *)net)->cpu, decay, norm, err);
+}
+
+static int learn_update_(struct network *net, const struct learn_update *u,
+                         struct error *err)
+{
+    struct fake_network *n = (struct fake_network *)net;
+
+    if (!n->cpu->learn->slots[0])
+        broken("an update before its slots were put");
+    return learn_update(n->cpu, u, err);
+}
+
+static int backward(struct plan *plan_, struct error *err)
+{
+    struct fake_plan *p = (struct fake_plan *)plan_;
+
+    return p->cpu->backend->backward(p->cpu, err);
+}
+
+/* --- plans ---------------------------------------------------------------- */
 
 static struct plan *plan(struct network *net, const struct plan_options *opt,
                          struct error *err)
@@ -230,14 +374,14 @@ static struct plan *plan(struct network *net, const struct plan_options *opt,
     return &p->base;
 }
 
-static void plan_free(struct plan *plan_)
+static void free_plan(struct plan *plan_)
 {
     struct fake_plan *p = (struct fake_plan *)plan_;
 
     if (atomic_load(&p->running))
         broken("a plan is freed while it runs");
     atomic_fetch_sub(&p->net->n_plans, 1);
-    backend_cpu.plan_free(p->cpu);
+    plan_free(p->cpu);
     free(p);
 }
 
@@ -255,8 +399,12 @@ static int run(struct fake_plan *p, struct error *err)
         atomic_store(&d->lost, true);
     if (atomic_load(&d->lost))
         return error_set(err, ERR_DEVICE, "the card fell off the bus");
-    if (backend_cpu.forward(p->cpu, err) != 0)
+    if (p->net->base.learn) /* dropout's, which the holder may set */
+        p->net->cpu->learn->random = p->net->shown.random;
+    if (graph_forward(p->cpu, err) != 0)
         return -1;
+    if (p->net->base.learn)
+        p->net->shown.random = p->net->cpu->learn->random;
     if (told("wrong", NULL))
         p->base.output[0][0] += 1000;
     for (size_t i = 0; told("nan", NULL) && i < shape_count(s); i++)
@@ -375,13 +523,20 @@ static const struct backend table = {
     .load = load,
     .unload = unload,
     .plan = plan,
-    .plan_free = plan_free,
+    .plan_free = free_plan,
     .forward = forward,
     .rows_new = rows_new,
     .rows_free = rows_free,
     .rows_put = rows_put,
     .rows_wipe = rows_wipe,
     .rows_best = rows_best,
+    .load_learning = load_learning,
+    .backward = backward,
+    .learn_get = learn_get_,
+    .learn_put = learn_put_,
+    .learn_clear = learn_clear_,
+    .learn_norm = learn_norm_,
+    .learn_update = learn_update_,
 };
 
 __attribute__((visibility("default"))) const struct backend *

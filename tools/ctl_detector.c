@@ -28,6 +28,9 @@ static const char usage_rest[] =
     ")\n"
     "  --rate R              highest learning rate of Adam (0.001)\n"
     "  --from DIR            go on from these networks, with a new schedule\n"
+    "  --device WORD         what learns: auto, cpu, or cuda:N for the card N\n"
+    "                        (auto: a card where it can be had)\n"
+    "  --device-plugin PATH  the card's plugin\n"
     "  --threads N           (the cores)\n"
     "  --seed N              (1)\n"
     "The same arguments over the same files give the same networks. SIGINT "
@@ -45,6 +48,8 @@ enum {
     ARG_BATCHES,
     ARG_RATE,
     ARG_FROM,
+    ARG_DEVICE,
+    ARG_PLUGIN,
     ARG_THREADS,
     ARG_SEED
 };
@@ -59,6 +64,8 @@ static const struct option options[] = {
     {"batches", required_argument, NULL, ARG_BATCHES},
     {"rate", required_argument, NULL, ARG_RATE},
     {"from", required_argument, NULL, ARG_FROM},
+    {"device", required_argument, NULL, ARG_DEVICE},
+    {"device-plugin", required_argument, NULL, ARG_PLUGIN},
     {"threads", required_argument, NULL, ARG_THREADS},
     {"seed", required_argument, NULL, ARG_SEED},
     {"help", no_argument, NULL, 'h'},
@@ -138,6 +145,12 @@ static bool take_argument(void *ctx, int which, const char *text)
         return take_batches(a, text);
     case ARG_RATE:
         return ctl_parse_number(text, 1e-9, 1, &a->run.rate);
+    case ARG_DEVICE:
+        a->run.device = text;
+        break;
+    case ARG_PLUGIN:
+        a->run.plugin = text;
+        break;
     case ARG_THREADS:
         return ctl_parse_int(text, 1, 1024, &a->run.n_threads);
     case ARG_SEED:
@@ -157,6 +170,9 @@ static void tell(void *ctx, const struct detector_train_report *r)
 
     (void)ctx;
     switch (r->state) {
+    case DETECTOR_TRAIN_DEVICE:
+        fprintf(stderr, "device: %s\n", ctl_safe(r->text));
+        return;
     case DETECTOR_TRAIN_BEGIN:
         fprintf(stderr, "-- %s, %d batches\n", name, r->n_steps);
         return;

@@ -150,9 +150,12 @@ static void tell_program(struct screen *s, const struct train_event *e)
         result_line(s, outcome_name(e->outcome), e->text, e->path);
         break;
     case TRAIN_PHASE:
+    case TRAIN_DEVICE:
     case TRAIN_WARNING:
         send_line(s, json_pack("{s:s s:o}", "event",
-                               e->kind == TRAIN_PHASE ? "phase" : "warning",
+                               e->kind == TRAIN_PHASE    ? "phase"
+                               : e->kind == TRAIN_DEVICE ? "device"
+                                                         : "warning",
                                "text", text_value(e->text)));
         break;
     }
@@ -228,6 +231,9 @@ static void tell_person(struct screen *s, const struct train_event *e)
     switch (e->kind) {
     case TRAIN_PHASE:
         fprintf(stderr, "-- %s\n", e->text);
+        break;
+    case TRAIN_DEVICE:
+        fprintf(stderr, "device: %s\n", ctl_safe(e->text));
         break;
     case TRAIN_EVALUATION:
         show_evaluation(e);

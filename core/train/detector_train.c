@@ -13,6 +13,7 @@
 #include "core/arch/arch.h"
 #include "core/train/optim.h"
 #include "core/train/random.h"
+#include "core/train/train_device.h"
 
 enum {
     REPORT_EVERY = 100,
@@ -70,7 +71,7 @@ struct stage {
 
 struct run {
     const struct detector_train_options *o;
-    struct device *dev, *one; /* all threads; one, for cascades */
+    struct device *dev, *one; /* learns; one thread, for cascades */
     struct teacher teacher;
     struct detector_photos *photos;
     detector_train_fn report;
@@ -84,7 +85,8 @@ void detector_train_defaults(struct detector_train_options *o)
         .stage = {true, true, true},
         .batches = {4000, 5000, 8000},
         .rate = 1e-3,
-        .seed = 1};
+        .seed = 1,
+        .device = "auto"};
 
     *o = usual;
 }
@@ -220,7 +222,7 @@ static int open_graph(struct run *r, struct stage *s, struct error *err)
         s->graph = arch_new(s->is->arch, &fresh, err);
         return s->graph ? 0 : -1;
     }
-    from = load_model(r->dev, r->o->from, s->at, err);
+    from = load_model(r->one, r->o->from, s->at, err);
     if (!from)
         return -1;
     s->graph = graph_dup(from->graph, err);
@@ -437,6 +439,47 @@ static int run_steps(struct run *r, struct stage *s, struct error *err)
     return publish(r, s, err);
 }
 
+/* why: no card, for another reason than that it cannot be had; or "". */
+static int open_device(struct run *r, const char *device, const char *why,
+                       struct error *err)
+{
+    struct train_device_options opt = {
+        .device = device, .plugin = r->o->plugin, .n_threads = r->o->n_threads};
+    struct detector_train_report report = {.state = DETECTOR_TRAIN_DEVICE};
+    char text[TRAIN_DEVICE_TEXT];
+    struct error own;
+
+    r->dev = train_device_open(&opt, &own, err);
+    if (!r->dev)
+        return -1;
+    train_device_text(r->dev, PRECISION_F32, *why ? why : own.text, text);
+    report.text = text;
+    r->report(r->ctx, &report);
+    return 0;
+}
+
+/* With auto a card that cannot do it is left for the processor. */
+static int open_somewhere(struct run *r, enum detector_stage at,
+                          struct stage *s, struct error *err)
+{
+    struct error why;
+
+    if (open_stage(r, at, s, err) == 0)
+        return 0;
+    if ((r->o->device && strcmp(r->o->device, "auto") != 0) ||
+        !train_device_is_card(r->dev) ||
+        (err->code != ERR_MODEL && err->code != ERR_DEVICE))
+        return -1;
+    why = *err;
+    close_stage(s);
+    memset(s, 0, sizeof(*s));
+    r->dev->backend->device_close(r->dev);
+    r->dev = NULL;
+    return open_device(r, "cpu", why.text, err) || open_stage(r, at, s, err)
+               ? -1
+               : 0;
+}
+
 static int run_stages(struct run *r, struct error *err)
 {
     for (int i = 0; i < DETECTOR_STAGES && !*r->stop; i++) {
@@ -445,7 +488,7 @@ static int run_stages(struct run *r, struct error *err)
 
         if (!r->o->stage[i])
             continue;
-        rc = open_stage(r, (enum detector_stage)i, &s, err);
+        rc = open_somewhere(r, (enum detector_stage)i, &s, err);
         if (rc == 0)
             rc = run_steps(r, &s, err);
         close_stage(&s);
@@ -478,7 +521,6 @@ int detector_train(const struct detector_train_options *o,
                    const volatile sig_atomic_t *stop, bool *stopped,
                    struct error *err)
 {
-    struct device_options all = {.n_threads = o->n_threads};
     struct device_options one = {.n_threads = 1};
     struct run r = {.o = o, .report = report, .ctx = ctx, .stop = stop};
     int rc = -1;
@@ -486,9 +528,9 @@ int detector_train(const struct detector_train_options *o,
     *stopped = false;
     if (check(o, err))
         return -1;
-    r.dev = backend_cpu.device_open(&all, err);
-    r.one = r.dev ? backend_cpu.device_open(&one, err) : NULL;
-    if (r.one && open_teacher(r.one, NULL, 0, o->teacher, &r.teacher, err) == 0)
+    r.one = backend_cpu.device_open(&one, err);
+    if (r.one && open_device(&r, o->device, "", err) == 0 &&
+        open_teacher(r.one, NULL, 0, o->teacher, &r.teacher, err) == 0)
         r.photos = detector_photos_new(o->data_dir, o->backgrounds,
                                        r.teacher.scratch, err);
     if (r.photos)
@@ -499,6 +541,6 @@ int detector_train(const struct detector_train_options *o,
     if (r.one)
         backend_cpu.device_close(r.one);
     if (r.dev)
-        backend_cpu.device_close(r.dev);
+        r.dev->backend->device_close(r.dev);
     return rc;
 }

@@ -24,11 +24,14 @@ struct detector_train_options {
     double rate;                  /* of Adam, at its highest */
     int n_threads;                /* 0: the cores */
     uint64_t seed;
+    const char *device; /* auto, cpu, cuda or cuda:N; see train_device.h */
+    const char *plugin; /* NULL: the usual one */
 };
 /* All stages, and the numbers that the published files are made with. */
 void detector_train_defaults(struct detector_train_options *o);
 
 enum detector_train_state {
+    DETECTOR_TRAIN_DEVICE,  /* text: what learns */
     DETECTOR_TRAIN_BEGIN,   /* of a stage */
     DETECTOR_TRAIN_STEP,    /* every hundredth, and the last */
     DETECTOR_TRAIN_WRITTEN, /* a network's file */
@@ -40,12 +43,14 @@ struct detector_train_report {
     double rate, samples_per_s;
     struct detector_loss loss; /* mean of the steps since the last report */
     struct detector_photos_counts photos;
+    const char *text; /* DEVICE: it, and why no card */
     const char *path; /* WRITTEN */
 };
 typedef void (*detector_train_fn)(void *ctx,
                                   const struct detector_train_report *r);
 
-/* Same options, same files, same number of threads: the same networks. *stop
+/* Same options, same files, same device, same number of threads: the same
+ * networks. *stop
  * not zero: the network at hand is written as it is, and no other begun;
  * *stopped says so. A file is whole or not there. ERR_BAD_FIELD, ERR_FILE,
  * ERR_MODEL, ERR_TRAINING, ERR_NOMEM, ERR_DEVICE. */

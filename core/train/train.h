@@ -21,9 +21,10 @@ enum train_outcome {
 };
 
 enum train_event_kind {
-    TRAIN_PHASE, /* text: "check", "before", "train", "evaluate", "after",
-                    "write" */
-    TRAIN_STEP,  /* one training batch */
+    TRAIN_PHASE,  /* text: "check", "before", "train", "evaluate", "after",
+                     "write" */
+    TRAIN_DEVICE, /* text: what it learns on, and why no other */
+    TRAIN_STEP,   /* one training batch */
     TRAIN_EVALUATION,
     TRAIN_WARNING,    /* text */
     TRAIN_CHECKPOINT, /* path */
@@ -47,7 +48,8 @@ struct train_event {
 typedef void (*train_event_fn)(void *ctx, const struct train_event *e);
 
 /* Runs all of it. ERR_BAD_FIELD for arguments and data, ERR_TRAINING for NaN
- * and collapse, ERR_MODEL, ERR_FILE, ERR_STORAGE_FULL, ERR_NOMEM. Once the
+ * and collapse, ERR_MODEL, ERR_FILE, ERR_STORAGE_FULL, ERR_NOMEM, ERR_DEVICE
+ * (the one that was asked for, or it was lost). Once the
  * network stands, *stop leads to a checkpoint and TRAIN_STOPPED in every
  * phase; before that there is nothing to keep, and it is TRAIN_STOPPED with
  * no checkpoint event. */

@@ -114,12 +114,13 @@ static double available_bytes(void)
 /* Only a warning: what the system may take back is a guess. */
 static void check_memory(const struct train *t)
 {
-    double need = (double)t->plan->info.bytes_activations +
-                  (double)t->plan->info.bytes_scratch +
-                  (double)t->rest->info.bytes_activations +
-                  (double)train_state_bytes(t) + t->a->memory_mib * 1048576.0;
+    double need = (double)train_state_bytes(t) + t->a->memory_mib * 1048576.0;
     double have = available_bytes();
 
+    if (!train_device_is_card(t->dev))
+        need += (double)t->plan->info.bytes_activations +
+                (double)t->plan->info.bytes_scratch +
+                (double)t->rest->info.bytes_activations;
     if (have >= 0 && have < need)
         train_report_warn(t,
                           "about %.0f MiB of memory may be needed, %.0f are "

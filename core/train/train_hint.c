@@ -139,7 +139,7 @@ static int load_teacher(struct train *t, struct error *err)
     struct plan_options opt = {.n = HINT_BATCH,
                                .h = c->height,
                                .w = c->width,
-                               .precision = t->precision};
+                               .precision = t->precision.rest};
     struct graph *g = with_outputs(t->teacher->graph, h->other, h->n, err);
 
     h->net = g ? network_new(t->dev, g, err) : NULL;

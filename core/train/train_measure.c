@@ -365,7 +365,7 @@ int train_measure(struct train *t, const struct graph *g, const char *when,
     if (!t->held.loader && !t->lfw.loader)
         return 0;
     m.contract = t->contract;
-    e = embedder_new(t->dev, &m, BATCH, t->precision, err);
+    e = embedder_new(t->dev, &m, BATCH, t->precision.rest, err);
     if (!e)
         return -1;
     if (t->held.loader)

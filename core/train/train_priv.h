@@ -14,6 +14,8 @@
 #include "core/train/optim.h"
 #include "core/train/pairs.h"
 #include "core/train/train.h"
+#include "core/train/train_device.h"
+#include "core/train/train_report.h"
 #include "core/train/triplet.h"
 
 enum {
@@ -78,7 +80,8 @@ struct train {
     void *ctx;
     const volatile sig_atomic_t *stop;
     /* train_setup.c */
-    struct device *dev, *small; /* small: one thread, for detectors */
+    struct device *dev;         /* learns, embeds */
+    struct device *cpu, *small; /* the processor; on one thread: detectors */
     struct model *parent, *teacher, *parts[3];
     struct detector *detector;
     struct graph *graph; /* what learns; owned */
@@ -92,7 +95,7 @@ struct train {
     bool rounds; /* triplets are selected; false: distillation alone */
     struct schedule schedule;
     enum triplet_choice choice;
-    enum precision precision;
+    struct train_precision precision;
 
     /* train_data.c */
     struct dataset data;
@@ -198,22 +201,6 @@ int train_guard_left_out(struct train *t, struct error *err);
 /* Is it worse than before, or collapsed? text: the figures. */
 bool train_guard_worse(const struct train *t, const struct train_result *after,
                        char *text, size_t len);
-
-/* --- train_report.c */
-int train_report_open(struct train *t, const char *resumed, struct error *err);
-void train_report_close(struct train *t);
-void train_report_phase(const struct train *t, const char *text);
-void train_report_warn(const struct train *t, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
-void train_report_step(struct train *t);
-/* Warn of photos that failed since the last time; the first few by name. */
-void train_report_failures(const struct train *t, struct loader *l,
-                           int *n_told);
-void train_report_figures(struct train *t, const char *when, const char *set,
-                          const struct train_figures *f, double took_s);
-void train_report_scalar(struct train *t, const char *tag, double value);
-void train_report_result(const struct train *t, enum train_outcome outcome,
-                         const char *text, const char *path);
 
 /* --- train_publish.c */
 /* The model of the moving averages (a new graph). */

@@ -87,5 +87,5 @@ int train_publish(struct train *t, const struct graph *g,
                      refused ? "refused.onnx" : "model.onnx");
     if (n >= TRAIN_MAX_PATH)
         return error_set(err, ERR_FILE, "the path of the model is too long");
-    return model_save(g, &c, NULL, t->dev, path, err);
+    return model_save(g, &c, NULL, t->cpu, path, err);
 }

@@ -184,8 +184,8 @@ static int write_revision(const struct train *t, struct error *err)
     t->dev->backend->device_describe(t->dev, &info);
     fprintf(f, "version: facenetd %s\ncompiler: %s\nlibraries: %s\n",
             FACENETD_VERSION, __VERSION__, info.name);
-    fprintf(f, "device: %s, %s, %d threads\n", t->dev->backend->name, info.isa,
-            info.n_threads);
+    fprintf(f, "device: %s, %s, %s, %d threads\n", t->dev->backend->name,
+            info.isa, precision_name(t->precision.learn), info.n_threads);
     if (t->parent)
         fprintf(f, "pretrained: %s\n", t->parent->id);
     if (t->teacher)
@@ -223,6 +223,15 @@ void train_report_phase(const struct train *t, const char *text)
 {
     emit(t, &(struct train_event){
                 .kind = TRAIN_PHASE, .text = text, .step = t->at.step});
+}
+
+void train_report_device(const struct train *t, const char *why)
+{
+    char text[TRAIN_DEVICE_TEXT];
+
+    train_device_text(t->dev, t->precision.learn, why, text);
+    emit(t, &(struct train_event){
+                .kind = TRAIN_DEVICE, .text = text, .step = t->at.step});
 }
 
 void train_report_warn(const struct train *t, const char *fmt, ...)

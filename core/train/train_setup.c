@@ -54,7 +54,7 @@ static int from_model(struct train *t, struct error *err)
 {
     const char *path = t->a->pretrained_model;
 
-    t->parent = model_load(path, t->dev, NULL, err);
+    t->parent = model_load(path, t->cpu, NULL, err);
     if (!t->parent)
         return -1;
     if (t->parent->contract.kind != MODEL_EMBEDDER)
@@ -129,7 +129,7 @@ static int from_arch(struct train *t, struct error *err)
 
 static int load_teacher(struct train *t, struct error *err)
 {
-    t->teacher = model_load(t->a->distill, t->dev, NULL, err);
+    t->teacher = model_load(t->a->distill, t->cpu, NULL, err);
     if (!t->teacher)
         return error_context(err, "distill");
     if (t->teacher->contract.kind != MODEL_EMBEDDER)
@@ -241,20 +241,23 @@ static int set_dropout(struct train *t, struct error *err)
     return 0;
 }
 
-static int choose_precision(struct train *t, struct error *err)
+static int open_device(struct train *t, const char *device, const char *why,
+                       struct error *err)
 {
-    const char *word = t->a->precision;
-    struct device_info info;
+    struct train_device_options opt = {.device = device,
+                                       .plugin = t->a->device_plugin,
+                                       .memory_fraction =
+                                           t->a->gpu_memory_fraction,
+                                       .tune = t->a->device_tune,
+                                       .n_threads = t->a->threads};
+    struct error own;
 
-    t->dev->backend->device_describe(t->dev, &info);
-    t->precision = strcmp(word, "f32") == 0    ? PRECISION_F32
-                   : strcmp(word, "bf16") == 0 ? PRECISION_BF16
-                                               : PRECISION_AUTO;
-    return t->precision != PRECISION_BF16 || info.any_bf16
-               ? 0
-               : error_set(err, ERR_BAD_FIELD,
-                           "precision: this processor has no bf16 (%s)",
-                           info.isa);
+    t->dev = train_device_open(&opt, &own, err);
+    if (!t->dev ||
+        train_device_precision(t->dev, t->a->precision, &t->precision, err))
+        return -1;
+    train_report_device(t, *why ? why : own.text);
+    return 0;
 }
 
 int train_setup_model(struct train *t, struct error *err)
@@ -263,9 +266,9 @@ int train_setup_model(struct train *t, struct error *err)
     struct device_options all = {.n_threads = a->threads};
     struct device_options one = {.n_threads = 1};
 
-    t->dev = backend_cpu.device_open(&all, err);
-    t->small = t->dev ? backend_cpu.device_open(&one, err) : NULL;
-    if (!t->small || choose_precision(t, err) ||
+    t->cpu = backend_cpu.device_open(&all, err);
+    t->small = t->cpu ? backend_cpu.device_open(&one, err) : NULL;
+    if (!t->small || open_device(t, a->device, "", err) ||
         (a->distill[0] && load_teacher(t, err)))
         return -1;
     if (a->pretrained_model[0] ? from_model(t, err) : from_arch(t, err))
@@ -340,7 +343,7 @@ static int make_plans(struct train *t, struct error *err)
     struct plan_options opt = {.n = t->a->batch_size,
                                .h = t->contract.height,
                                .w = t->contract.width,
-                               .precision = t->precision};
+                               .precision = t->precision.learn};
 
     t->plan = graph_plan(t->net, &opt, err);
     opt.rest = true;
@@ -350,10 +353,62 @@ static int make_plans(struct train *t, struct error *err)
     return 0;
 }
 
+static struct embedder *new_embedder(struct train *t, const struct model *m,
+                                     struct error *err)
+{
+    return embedder_new(t->dev, m, EMBED_BATCH, t->precision.rest, err);
+}
+
+/* Everything that stands on the device. */
+static int load_device(struct train *t, enum optimizer rule, struct error *err)
+{
+    if (load_network(t, err) || make_plans(t, err))
+        return -1;
+    t->optim = optim_new(rule, t->net, err);
+    if (!t->optim)
+        return -1;
+    optim_set_epsilon(t->optim, t->a->adam_epsilon);
+    if (t->a->harmonic)
+        t->old = new_embedder(t, t->parent, err);
+    if (t->teacher && !t->hint)
+        t->tutor = new_embedder(t, t->teacher, err);
+    return (t->a->harmonic && !t->old) || (t->teacher && !t->hint && !t->tutor)
+               ? -1
+               : 0;
+}
+
+static void leave_device(struct train *t)
+{
+    embedder_free(t->old);
+    embedder_free(t->tutor);
+    train_hint_fini(t);
+    optim_free(t->optim);
+    plan_free(t->plan);
+    plan_free(t->rest);
+    network_free(t->net);
+    if (t->dev)
+        t->dev->backend->device_close(t->dev);
+    t->old = t->tutor = NULL;
+    t->hint = NULL;
+    t->optim = NULL;
+    t->plan = t->rest = NULL;
+    t->net = NULL;
+    t->learn = NULL;
+    t->dev = NULL;
+}
+
+/* With auto a card that cannot do it is left for the processor. */
+static bool may_leave(const struct train *t, const struct error *err)
+{
+    return train_device_is_card(t->dev) && strcmp(t->a->device, "auto") == 0 &&
+           (err->code == ERR_MODEL || err->code == ERR_DEVICE);
+}
+
 int train_setup_network(struct train *t, struct error *err)
 {
     const struct train_args *a = t->a;
     enum optimizer rule;
+    struct error why;
 
     t->rounds = !t->teacher || a->distill_triplets > 0;
     t->choice = strcmp(a->selection, "facenet") == 0 ? TRIPLET_FACENET
@@ -367,37 +422,22 @@ int train_setup_network(struct train *t, struct error *err)
     if (a->learning_rate < 0 &&
         schedule_load(a->learning_rate_schedule_file, &t->schedule, err))
         return error_context(err, "learning_rate_schedule_file");
-    if (optim_parse(a->optimizer, &rule, err) || load_network(t, err) ||
-        make_plans(t, err))
+    if (optim_parse(a->optimizer, &rule, err))
         return -1;
-    t->optim = optim_new(rule, t->net, err);
-    if (!t->optim)
-        return -1;
-    optim_set_epsilon(t->optim, a->adam_epsilon);
-    if (a->harmonic) {
-        t->old =
-            embedder_new(t->dev, t->parent, EMBED_BATCH, t->precision, err);
-        if (!t->old)
-            return -1;
-    }
-    if (t->teacher && !t->hint) {
-        t->tutor =
-            embedder_new(t->dev, t->teacher, EMBED_BATCH, t->precision, err);
-        if (!t->tutor)
-            return -1;
-    }
-    return 0;
+    if (load_device(t, rule, err) == 0)
+        return 0;
+    if (!may_leave(t, err))
+        return train_device_advise(t->dev, a->batch_size, err);
+    why = *err;
+    leave_device(t);
+    return open_device(t, "cpu", why.text, err) || load_device(t, rule, err)
+               ? -1
+               : 0;
 }
 
 void train_setup_fini(struct train *t)
 {
-    embedder_free(t->old);
-    embedder_free(t->tutor);
-    train_hint_fini(t);
-    optim_free(t->optim);
-    plan_free(t->plan);
-    plan_free(t->rest);
-    network_free(t->net);
+    leave_device(t);
     graph_free(t->graph);
     detector_free(t->detector);
     for (int i = 0; i < 3; i++)
@@ -406,6 +446,6 @@ void train_setup_fini(struct train *t)
     model_free(t->teacher);
     if (t->small)
         t->small->backend->device_close(t->small);
-    if (t->dev)
-        t->dev->backend->device_close(t->dev);
+    if (t->cpu)
+        t->cpu->backend->device_close(t->cpu);
 }

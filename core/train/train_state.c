@@ -57,6 +57,8 @@ static uint64_t measured_hash(const struct train *t)
     h = hash_number(h, far);
     h = hash_number(h, (unsigned)t->a->lfw_nrof_folds);
     h = hash_number(h, t->held.data.raw + 2u * t->lfw.data.raw);
+    if (t->precision.rest != PRECISION_F32)
+        h = hash_number(h, t->precision.rest);
     for (int i = 0; i < t->held.n; i++)
         h = hash_photo(h, &t->held.data.photos[t->held.photos[i]]);
     for (int i = 0; i < p->n_photos; i++)

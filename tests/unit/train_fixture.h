@@ -233,10 +233,10 @@ static inline void write_net(const char *path, const struct net *n)
 
 struct seen { /* what a run told */
     double loss[MOST_STEPS];
-    int n_losses, n_checkpoints, n_results, n_warnings;
+    int n_losses, n_checkpoints, n_results, n_warnings, n_devices;
     int n_before, n_during, n_after; /* evaluations */
     double before, after;            /* held: accuracy */
-    char checkpoint[400], model[400], text[400], warning[400];
+    char checkpoint[400], model[400], text[400], warning[400], device[400];
     enum train_outcome outcome;
     /* where to stop */
     const char *stop_phase;
@@ -252,6 +252,10 @@ static inline void on_event(void *ctx, const struct train_event *e)
     case TRAIN_PHASE:
         if (s->stop_phase && strcmp(s->stop_phase, e->text) == 0)
             s->stop = 1;
+        break;
+    case TRAIN_DEVICE:
+        s->n_devices++;
+        snprintf(s->device, sizeof(s->device), "%s", e->text);
         break;
     case TRAIN_STEP:
         assert_true(s->n_losses < MOST_STEPS);
@@ -304,7 +308,7 @@ static inline struct train_args *small_args(void)
         {"max_nrof_epochs", "2"},   {"threads", "1"},
         {"aligned", "yes"},         {"learning_rate", "0.05"},
         {"holdout", "0.34"},        {"moving_average_decay", "0.9"},
-        {"embedding_size", "128"}};
+        {"embedding_size", "128"},  {"device", "cpu"}};
     struct train_args *a = malloc(sizeof(*a));
 
     assert_non_null(a);
