@@ -72,8 +72,8 @@ EMULATED := $(B)/tests/gpu/emulated.so
 EMULATED_OBJ := $(patsubst %.c,$(PIC)/%.o,$(sort \
         $(wildcard tests/gpu/emulated*.c)))
 TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op) \
-        $(EMULATED) $(addprefix $(B)/tests/gpu/,test_card test_conv test_plan \
-        test_search test_update) \
+        $(EMULATED) $(addprefix $(B)/tests/gpu/,test_card test_conv \
+        test_learn_op test_plan test_search test_update) \
         $(if $(CUDNN_H),$(B)/tests/gpu/test_engines)
 BENCH := $(patsubst %.c,$(B)/%,$(sort $(wildcard bench/bench_*.c)))
 FUZZ := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
@@ -168,6 +168,9 @@ $(addprefix $(B)/tests/gpu/,test_conv test_plan test_update): %: %.o $(GPU_OBJ) 
 $(B)/tests/gpu/test_card $(B)/tests/gpu/test_search: %: %.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+$(B)/tests/gpu/test_learn_op: %: %.o $(GPU_OBJ) $(EMULATED_OBJ) $(LIB)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 # cuDNN itself, asked about cards that are not there: nothing runs.
 $(B)/tests/gpu/test_engines: $(B)/tests/gpu/test_engines.o $(GPU_OBJ) \
         $(PIC)/gpu/dnn.o $(filter-out %/emulated.o %/emulated_conv.o,$(EMULATED_OBJ)) $(LIB)
@@ -215,12 +218,13 @@ build/facenetd-cuda.so: $(GPU_OBJ) $(PIC)/gpu/card.o $(PIC)/gpu/dnn.o \
 	$(Q)sh tests/gpu/check_plugin.sh
 
 # Not through the plugin, but of its parts.
-$(B)/tests/gpu/test_conv_card: $(B)/tests/gpu/test_conv.o $(GPU_OBJ) \
-        $(PIC)/gpu/card.o $(PIC)/gpu/dnn.o $(KERNELS)
+$(B)/tests/gpu/test_conv_card $(B)/tests/gpu/test_learn_op_card: %_card: %.o \
+        $(GPU_OBJ) $(PIC)/gpu/card.o $(PIC)/gpu/dnn.o $(KERNELS) $(LIB)
 	@echo "  LD $@"
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(CUDA_LDFLAGS) $(GPU_LIBS) -lcmocka
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(CUDA_LDFLAGS) $(GPU_LIBS) \
+	    -lcmocka
 GPU_TESTS := $(B)/tests/op/test_op $(addprefix $(B)/tests/gpu/,test_card \
-        test_conv_card test_search bench_card bench_search)
+        test_conv_card test_learn_op_card test_search bench_card bench_search)
 $(B)/tests/gpu/bench_card $(B)/tests/gpu/bench_search: %: %.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
