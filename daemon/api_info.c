@@ -182,22 +182,36 @@ static json_t *card_json(const struct card_status *c, const char *model_why)
         (json_int_t)c->bytes_used, "memory_bytes", (json_int_t)c->bytes_total);
 }
 
+/* Which device finds faces. */
+static json_t *detection_json(struct server *s, const struct card_status *c)
+{
+    struct detection_status d;
+
+    detection_status(s->detection, &d);
+    return json_pack("{s:s, s:s?, s:I, s:I, s:I}", "backend",
+                     d.on_card ? c->backend : s->device->backend->name, "why",
+                     *d.why ? d.why : NULL, "batches", (json_int_t)d.n_runs,
+                     "inputs", (json_int_t)d.n_inputs, "failovers",
+                     (json_int_t)d.n_failovers);
+}
+
 static json_t *device_json(const struct job *job, const struct config *c)
 {
-    const struct server *s = job->server;
+    struct server *s = job->server;
     struct runner *r = job->serving->runner;
     struct error why = {0};
     bool on_card = runner_on_card(r, &why);
     struct card_status st;
 
     card_status(s->card, &st);
-    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:o}", "backend",
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:o, s:o}", "backend",
                      on_card ? st.backend : s->device->backend->name, "name",
                      on_card ? st.name : s->device_info.name, "isa",
                      s->device_info.isa, "threads", s->device_info.n_threads,
                      "precision", precision_name(runner_precision(r)), "why",
                      precision_why(job, c), "setting", st.setting, "card",
-                     card_json(&st, why.text));
+                     card_json(&st, why.text), "detection",
+                     detection_json(s, &st));
 }
 
 static json_t *galleries_json(const struct job *job)

@@ -99,6 +99,8 @@ static void add_models(struct gauges *g, struct server *s)
 static void add_card(struct gauges *g, const struct job *job,
                      const struct card_status *c)
 {
+    struct detection_status d;
+
     add(g, "facenetd_device_up", 0, c->state == CARD_UP,
         "1 when there is a card that is used.");
     add(g, "facenetd_device_serves", 0,
@@ -110,6 +112,15 @@ static void add_card(struct gauges *g, const struct job *job,
         "Times that the card failed.");
     add(g, "facenetd_device_failovers_total", 1, (double)c->n_failovers,
         "Batches that the processor ran because the card could not.");
+    detection_status(job->server->detection, &d);
+    add(g, "facenetd_detection_on_device", 0, d.on_card,
+        "1 when the card runs the detector's networks.");
+    add(g, "facenetd_detection_batches_total", 1, (double)d.n_runs,
+        "Batches of the detector's networks that the card ran.");
+    add(g, "facenetd_detection_inputs_total", 1, (double)d.n_inputs,
+        "Canvases and crops in those batches.");
+    add(g, "facenetd_detection_failovers_total", 1, (double)d.n_failovers,
+        "Runs that the processor did because the card could not.");
     add(g, "facenetd_device_memory_used_bytes", 0, (double)c->bytes_used,
         "Memory of the card in use when a network was last loaded.");
     add(g, "facenetd_device_memory_bytes", 0, (double)c->bytes_total,

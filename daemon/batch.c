@@ -159,8 +159,10 @@ static int run(struct worker *w, struct batch_group *list, int n,
     if (b->opt.run(b->opt.ctx, w->chips, n, w->rows, &bad, err) != 0)
         return -1;
     took = now_us() - began;
-    stats_observe(STATS_EMBED, (double)took / 1e6);
-    stats_observe(STATS_BATCH_SIZE, n);
+    if (!b->opt.quiet) {
+        stats_observe(STATS_EMBED, (double)took / 1e6);
+        stats_observe(STATS_BATCH_SIZE, n);
+    }
     pthread_mutex_lock(&b->lock);
     b->face_ns += (took * 1000 / n - b->face_ns) / 8;
     pthread_mutex_unlock(&b->lock);
@@ -173,7 +175,8 @@ static int run(struct worker *w, struct batch_group *list, int n,
         i += g->n;
         g->run_us = took;
         g->batch_n = n;
-        stats_observe(STATS_QUEUE_WAIT, (double)g->waited_us / 1e6);
+        if (!b->opt.quiet)
+            stats_observe(STATS_QUEUE_WAIT, (double)g->waited_us / 1e6);
         if (bad && !rows_good(rows, len)) {
             answer(g, ERR_DEVICE, "the network gave no usable embedding");
             continue;

@@ -1,4 +1,5 @@
-/* daemon/batch.h - faces of all requests to embeddings, in batches.
+/* daemon/batch.h - faces of all requests to embeddings, in batches; in the
+ * same way what detection asks of its networks.
  * A bounded queue and inference workers, of which as many run at once as the
  * device has slots: one for a processor, two for a card, where copies of one
  * batch overlap the other's computing. When a slot is free it takes whatever
@@ -41,7 +42,8 @@ struct batch_options {
     int n_workers;         /* the most slots that there will be; 0: 1 */
     int max_faces;         /* that may wait */
     int64_t max_bytes;     /* of the chips that wait */
-    int64_t chip_bytes;    /* of one chip */
+    int64_t chip_bytes;    /* of one chip; 0: they are not counted */
+    bool quiet;            /* leaves the histograms of embedding alone */
 };
 
 /* The faces of one request. Borrowed by batch from push until done is called,

@@ -144,15 +144,40 @@ static int start_serving(struct server *s, const struct config *c,
 
 /* --- queues and threads ------------------------------------------------ */
 
+/* The detector's networks on the card, after the embedder's. */
+static int start_detection(struct server *s, const struct config *c,
+                           struct error *err)
+{
+    struct detection_options opt = {.card = s->card,
+                                    .wanted = c->device_detect,
+                                    .cpu = s->detect_device,
+                                    .detector = s->detector,
+                                    .models = {s->pnet, s->rnet, s->onet}};
+
+    s->detection = detection_new(&opt, err);
+    return s->detection ? 0 : -1;
+}
+
+/* Twice as many where they wait for a card meanwhile. */
+static int usual_workers(const struct server *s)
+{
+    int n = (int)sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (n < 1)
+        n = 1;
+    return detection_may_wait(s->detection) ? 2 * n : n;
+}
+
 static int start_work(struct server *s, const struct config *c,
                       struct error *err)
 {
+    int n = c->workers > 0 ? (int)c->workers : usual_workers(s);
+
     s->jobs_max = (int)c->queue_faces;
     s->work = queue_new((size_t)s->jobs_max + JOBS_SPARE + WORK_CALLS);
     if (!s->work)
         return error_set(err, ERR_NOMEM, "no memory for the work queue");
-    s->workers =
-        work_start((int)c->workers, s->work, s->detector, job_work, err);
+    s->workers = work_start(n, s->work, s->detector, job_work, err);
     return s->workers ? 0 : -1;
 }
 
@@ -313,7 +338,8 @@ struct server *server_start(struct config *take_config, struct error *err)
     server_set_photo_options(s, c);
     if (server_load_models(s, c, err) != 0 || open_store(s, c, err) != 0 ||
         server_open_card(s, c, err) != 0 || start_serving(s, c, err) != 0 ||
-        start_work(s, c, err) != 0 || warm_detector(s, err) != 0)
+        start_detection(s, c, err) != 0 || start_work(s, c, err) != 0 ||
+        warm_detector(s, err) != 0)
         goto fail;
     if (start_training(s, c, err) != 0)
         goto fail;
@@ -354,6 +380,7 @@ bool server_stop(struct server *s)
     servings_free(s->servings);
     models_close(s->models);
     thresholds_close(s->thresholds);
+    detection_free(s->detection); /* after those that ask it */
     clean = card_close(s->card);
     detector_free(s->detector);
     model_free(s->onet);
@@ -418,6 +445,7 @@ bool server_alive(struct server *s)
 {
     return http_alive(s->http, ALIVE_MS) && store_alive(s->store, ALIVE_MS) &&
            servings_alive(s->servings, BUSY_MS) &&
+           detection_alive(s->detection, BUSY_MS) &&
            work_alive(s->workers, BUSY_MS) && jobs_alive(s->training, BUSY_MS);
 }
 

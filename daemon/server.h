@@ -12,6 +12,7 @@
 #include "core/face/face.h"
 #include "core/face/model.h"
 #include "daemon/card.h"
+#include "daemon/detection.h"
 #include "daemon/http.h"
 #include "daemon/jobs.h"
 #include "daemon/limiter.h"
@@ -34,7 +35,8 @@ struct server {
     struct card *card;
     struct model *pnet, *rnet, *onet;
     struct detector *detector;
-    struct face_options photo; /* limits of photos, detector settings */
+    struct detection *detection; /* the detector's networks on the card */
+    struct face_options photo;   /* limits of photos, detector settings */
     struct store *store;
     struct models *models;         /* files of embedders */
     struct thresholds *thresholds; /* measured on its own faces */

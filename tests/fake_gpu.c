@@ -16,12 +16,14 @@
  *               word is gone, or fail after their time
  *   unlearnt    a network that learns is refused
  *   small=N     so many of its gradients are said not to fit 16 bits
+ *   only=SIDE   what is said of runs is said of inputs that wide alone
  * FACENETD_FAKE_ABI=N is the version that it says it was built for;
  * FACENETD_FAKE_LACKS is set: its table has no forward. Beside the file,
  * FILE.seen tells what was asked: "opened N loaded N runs N most N asks N
  * queries N rows N", most: how many runs there were at once, rows: that are
  * there. What breaks the contract of backend.h aborts. The numbers of a network
  * that learns are its own, apart from those that its learnable shows. */
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -385,17 +387,26 @@ static void free_plan(struct plan *plan_)
     free(p);
 }
 
+/* The same of a run of this plan. */
+static bool told_of(const struct fake_plan *p, const char *word, long *value)
+{
+    long side = p->base.shape_in.d[3];
+
+    return told(word, value) &&
+           (!told("only", &side) || side == p->base.shape_in.d[3]);
+}
+
 static int run(struct fake_plan *p, struct error *err)
 {
     struct fake_device *d = (struct fake_device *)p->net->base.device;
     const struct shape *s = &p->base.shape_out[0];
     long ms = 0;
 
-    if (told("delay", &ms))
+    if (told_of(p, "delay", &ms))
         pause_ms(ms);
-    while (told("hang", NULL))
+    while (told_of(p, "hang", NULL))
         pause_ms(10);
-    if (told("lost", NULL))
+    if (told_of(p, "lost", NULL))
         atomic_store(&d->lost, true);
     if (atomic_load(&d->lost))
         return error_set(err, ERR_DEVICE, "the card fell off the bus");
@@ -405,10 +416,11 @@ static int run(struct fake_plan *p, struct error *err)
         return -1;
     if (p->net->base.learn)
         p->net->shown.random = p->net->cpu->learn->random;
-    if (told("wrong", NULL))
+    if (told_of(p, "wrong", NULL))
         p->base.output[0][0] += 1000;
-    for (size_t i = 0; told("nan", NULL) && i < shape_count(s); i++)
-        p->base.output[0][i] = 0;
+    if (told_of(p, "nan", NULL))
+        for (size_t i = 0; i < shape_count(s); i++)
+            p->base.output[0][i] = p->base.n_outputs > 1 ? NAN : 0;
     return 0;
 }
 

@@ -14,9 +14,11 @@ from client import BUILD, DAEMON, PATIENCE, Daemon, expect, run
 
 CASES = []
 PLUGIN = os.path.join(BUILD, "tests", "fake_gpu.so")
-# Few batch sizes, since every one is loaded and checked; equal arithmetic; and
-# a card that is only slow must not seem to hang.
-USUAL = {"--device": "cuda", "--device-batch-max": "2", "--precision": "f32",
+# Few batch sizes, since every one is loaded and checked; embedding alone
+# (cases_detection.py has the rest); equal arithmetic; and a card that is only
+# slow must not seem to hang.
+USUAL = {"--device": "cuda", "--device-batch-max": "2", "--device-detect": "off",
+         "--precision": "f32",
          "--device-timeout-ms": "60000", "--deadline-ms": "120000"}
 
 
@@ -29,6 +31,8 @@ def case(name):
 
 class Card:
     """What the card is told, and what it tells."""
+
+    plugin = PLUGIN
 
     def __init__(self, ctx, words=""):
         ctx.n_cards = getattr(ctx, "n_cards", 0) + 1

@@ -5,7 +5,7 @@ usage: run.py [-v] [NAME-PART]...
 
 plain*: tiny networks with random weights, no data needed. demo*: the default models
 and demo pictures of models/. faces*: real weights
-and photos from FACENETD_DATA or ../shared/data; skipped without. card*: a card
+and photos from FACENETD_DATA or ../shared/data; skipped without. card*, detection*: a card
 that is played, see tests/fake_gpu.c. jobs*: training
 jobs, with a trainer that only plays one. service*: as
 systemd runs it; skipped without systemd-socket-activate. Scenario
@@ -26,6 +26,7 @@ sys.path.insert(0, HERE)
 
 import cases_card  # noqa: E402
 import cases_demo  # noqa: E402
+import cases_detection  # noqa: E402
 import cases_faces  # noqa: E402
 import cases_jobs  # noqa: E402
 import cases_models  # noqa: E402
@@ -95,7 +96,7 @@ def collect():
                 for row in json.load(f):
                     cases.append((file[:-5] + ": " + row["name"],
                                   lambda ctx, row=row: scenario(ctx, row)))
-    for module in (cases_plain, cases_models, cases_card, cases_jobs, cases_train,
+    for module in (cases_plain, cases_models, cases_card, cases_detection, cases_jobs, cases_train,
                    cases_service, cases_demo, cases_faces):
         prefix = module.__name__[len("cases_"):]
         for name, fn in module.CASES:
