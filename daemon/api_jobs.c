@@ -64,6 +64,7 @@ static json_t *summary_json(const struct jobs_record *r)
     rc |= json_object_set_new(o, "arguments",
                               json_loads(r->asked.arguments, 0, NULL));
     rc |= json_object_set_new(o, "phase", text_json(r->phase));
+    rc |= json_object_set_new(o, "device", text_json(r->device));
     rc |= json_object_set_new(o, "published_model", text_json(r->model_id));
     if (rc == 0)
         return o;

@@ -26,6 +26,8 @@ struct jobs_options {
     const char *trainer;   /* path of facenetctl; "": beside this program */
     const char *root;      /* folders of photos are below it; "": none */
     const char *detectors; /* directory of the detector's networks */
+    const char *device;    /* auto, cpu, cuda or cuda:N */
+    const char *plugin;    /* of a card; "": where it usually is */
     struct store *store;   /* borrowed: where galleries' crops come from */
     bool sealed;           /* kept crops are encrypted: never on a disk */
     int n_threads;         /* of a job; 0: all cores but one, at least 1 */

@@ -225,6 +225,8 @@ static int fill(struct line *l, const struct jobs_request *asked,
     add_text(l, "distill", asked->teacher_path);
     add_text(l, "detectors", p->detectors);
     add_text(l, "resume", p->resume);
+    add_text(l, "device", p->device);
+    add_text(l, "device_plugin", p->plugin);
     add_below(l, "logs_base_dir", p->dir, "run/logs");
     add_below(l, "models_base_dir", p->dir, "run/models");
     add_below(l, "output", p->dir, "model.onnx");

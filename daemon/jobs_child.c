@@ -44,12 +44,13 @@ static void set(struct environment *e, const char *name, const char *value)
     e->list[++e->n] = NULL;
 }
 
-/* Nothing of the daemon's, but where libraries lie and how checked builds are
- * to report. */
+/* Nothing of the daemon's, but where libraries lie, which cards there are and
+ * how they are counted, and how checked builds are to report. */
 static void set_environment(struct environment *e, const struct jobs_spawn *s)
 {
-    static const char *const kept[] = {"LD_LIBRARY_PATH", "ASAN_OPTIONS",
-                                       "TSAN_OPTIONS", "UBSAN_OPTIONS"};
+    static const char *const kept[] = {
+        "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER",
+        "ASAN_OPTIONS",    "TSAN_OPTIONS",         "UBSAN_OPTIONS"};
     char threads[16];
 
     snprintf(threads, sizeof(threads), "%d", s->n_threads);

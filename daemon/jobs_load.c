@@ -47,6 +47,8 @@ void jobs_options_free(struct jobs_options *o)
     free((char *)o->trainer);
     free((char *)o->root);
     free((char *)o->detectors);
+    free((char *)o->device);
+    free((char *)o->plugin);
 }
 
 /* facenetctl beside this program, else where it is installed. */
@@ -75,6 +77,8 @@ static int copy_options(struct jobs_options *to, const struct jobs_options *o,
 
     own.trainer = *o->trainer ? strdup(o->trainer) : default_trainer();
     own.root = strdup(o->root);
+    own.device = strdup(o->device);
+    own.plugin = strdup(o->plugin);
     own.detectors = realpath(o->detectors, NULL);
     if (!own.detectors) /* the trainer says so, where it needs them */
         own.detectors = strdup(o->detectors);
@@ -82,7 +86,8 @@ static int copy_options(struct jobs_options *to, const struct jobs_options *o,
     if (own.n_threads <= 0)
         own.n_threads = cores > 2 ? (int)cores - 1 : 1;
     *to = own;
-    if (!own.trainer || !own.root || !own.detectors)
+    if (!own.trainer || !own.root || !own.detectors || !own.device ||
+        !own.plugin)
         return error_set(err, ERR_NOMEM, "no memory for training jobs");
     return 0;
 }

@@ -48,7 +48,7 @@ int64_t jobs_child_began(int64_t pid);
 struct jobs_paths {
     const char *trainer, *dir, *data, *holdout, *lfw_dir, *lfw_pairs;
     const char *detectors; /* every "": not given */
-    const char *resume;
+    const char *resume, *device, *plugin;
     int n_threads;
     int64_t memory;
     double max_minutes;

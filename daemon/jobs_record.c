@@ -54,6 +54,7 @@ static const struct field top[] = {
     RECORD(FIELD_INT64, "pid_start", pid_start),
     RECORD(FIELD_TEXT, "data_dir", data_dir),
     RECORD(FIELD_TEXT, "phase", phase),
+    RECORD(FIELD_TEXT, "device", device),
     RECORD(FIELD_INT, "curve_every", curve_every),
     RECORD(FIELD_INT64, "steps", n_steps),
     RECORD(FIELD_INT64, "bad_lines", n_bad_lines),
@@ -584,6 +585,10 @@ static enum jobs_event read_event(struct jobs_record *r, const json_t *o)
     if (strcmp(event, "phase") == 0) {
         jobs_text_set(r->phase, sizeof(r->phase), text, strlen(text), false);
         return JOBS_EVENT_PHASE;
+    }
+    if (strcmp(event, "device") == 0) {
+        jobs_text_set(r->device, sizeof(r->device), text, strlen(text), false);
+        return JOBS_EVENT_DEVICE;
     }
     if (strcmp(event, "warning") == 0) {
         add_warning(r, text);

@@ -71,6 +71,7 @@ struct jobs_record {
                                      "data" in the job's folder, or a path */
 
     char phase[32];
+    char device[JOBS_TEXT_MAX]; /* what learns, and why no other */
     int64_t step;
     int epoch, batch, n_batches, triplets;
     double loss, rate, faces_per_s, left_s;
@@ -112,6 +113,7 @@ int jobs_record_load(struct jobs_record *r, const char *dir, struct error *err);
 enum jobs_event {
     JOBS_EVENT_BAD, /* no line of the protocol; counted, else ignored */
     JOBS_EVENT_PHASE,
+    JOBS_EVENT_DEVICE,
     JOBS_EVENT_STEP,
     JOBS_EVENT_EVALUATION,
     JOBS_EVENT_WARNING,

@@ -515,6 +515,8 @@ static int start(struct run *run, struct error *err)
                                .lfw_pairs = run->lfw_pairs,
                                .detectors = j->opt.detectors,
                                .resume = run->resume,
+                               .device = j->opt.device,
+                               .plugin = j->opt.plugin,
                                .n_threads = j->opt.n_threads,
                                .memory = j->opt.memory,
                                .max_minutes = j->opt.max_minutes};

@@ -82,6 +82,11 @@ static int check_device(const struct config *c, struct error *err)
         return error_set(err, ERR_CONFIG,
                          "device is auto, cpu, cuda or cuda:N, not '%.40s'",
                          c->device);
+    if (!plugin_parse(c->train_device, &index))
+        return error_set(err, ERR_CONFIG,
+                         "train-device is auto, cpu, cuda or cuda:N, not "
+                         "'%.40s'",
+                         c->train_device);
     if (cpu && c->device_required)
         return error_set(err, ERR_CONFIG,
                          "device-required asks for a card, device = cpu for "

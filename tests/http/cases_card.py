@@ -180,6 +180,7 @@ def _(ctx):
                       (("--device", "cuda:"), "device is auto"),
                       (("--device", "cuda:1x"), "device is auto"),
                       (("--device", "cpu", "--device-required"), "device-required"),
+                      (("--train-device", "gpu"), "train-device is auto, cpu"),
                       (("--device", "cpu", "--precision", "f16"), "precision f16"),
                       (("--device", "cpu", "--precision", "tf32"), "precision tf32")):
         p = run(DAEMON, "--listen", "127.0.0.1:0", "--data-dir", ctx.path("no-data"),

@@ -10,11 +10,12 @@ import time
 
 import cases_faces
 from cases_plain import models, plain
-from client import CTL, DATA, PATIENCE, SLOW, Daemon, Skip, expect, read, run
+from client import BUILD, CTL, DATA, PATIENCE, SLOW, Daemon, Skip, expect, read, run
 
 CASES = []
 HERE = os.path.dirname(os.path.abspath(__file__))
 FAKE = os.path.join(HERE, "fake_trainer.py")
+PLUGIN = os.path.join(BUILD, "tests", "fake_gpu.so")
 ENDED = ("published", "refused", "failed", "stopped", "killed", "cancelled")
 
 
@@ -151,12 +152,13 @@ def _(ctx):
         assert how["data"] == 3 << 30 and how["fds"] == [0, 1, 2, 3], how
         for name in how["env"]:
             assert re.match(r"(PATH|LANG|LC_CTYPE|HOME|TMPDIR|OMP_\w+|OPENBLAS_NUM_THREADS|"
-                            r"LD_LIBRARY_PATH|\w+SAN_OPTIONS)$", name), name
+                            r"LD_LIBRARY_PATH|CUDA_\w+|\w+SAN_OPTIONS)$", name), name
         assert how["people"] == {"ada": ["1.jpg", "same.jpg"], "bob": ["1.jpg"]}, how
         own = os.path.realpath(folder(d, j["id"]))
         assert how["cwd"] == own and how["args"]["data_dir"] == os.path.join(root(ctx), "people")
         for name in ("logs_base_dir", "models_base_dir", "output"):
             assert how["args"][name].startswith(own + "/"), how["args"]
+        assert how["args"]["device"] == "cpu" and "device_plugin" not in how["args"], how["args"]
         assert how["args"]["threads"] == "3" and how["args"]["memory_mib"] == "768", how["args"]
         # A word: an id may hold the letters.
         assert not re.search(r"\bada\b", d.text()), "a person's name is in the log"
@@ -626,16 +628,18 @@ def _(ctx):
         raise Skip("no photos: set FACENETD_DATA")
     # Checked builds reserve more address space than any limit leaves them.
     limit = ("--job-memory", "0") if SLOW > 1 else ()
-    with Daemon(cases_faces.models(ctx), "--trainer", CTL, *limit) as d:
+    card = ("--device", "cpu", "--train-device", "auto", "--device-plugin", PLUGIN)
+    with Daemon(cases_faces.models(ctx), "--trainer", CTL, *limit, *card) as d:
         for who in sorted(os.listdir(faces))[:6]:
             photos = [n for n in sorted(os.listdir(os.path.join(faces, who))) if "frontal" in n]
             expect(d.post("/enroll", [("subject", who)] + [
                 ("image", read(os.path.join(faces, who, n))) for n in photos[:4]]), 201)
         job = expect(d.post("/admin/finetune", {"gallery": "default", "arguments": {
             "people_per_batch": 3, "images_per_person": 4, "batch_size": 12, "epoch_size": 1,
-            "max_nrof_epochs": 1, "learning_rate": 1e-6, "holdout": 0.5, "force": True}}),
-            202).json["id"]
+            "max_nrof_epochs": 1, "learning_rate": 1e-6, "holdout": 0.5, "force": True,
+            "precision": "f32"}}), 202).json["id"]
         j = wait(d, job, "published", patience=PATIENCE * 5)
+        assert j["device"] == 'cuda, Fake "card", f32', j["device"]  # tests/fake_gpu.c
         assert j["bad_lines"] == 0 and j["progress"]["step"] == 1 and j["curve"], j
         assert {e["when"] for e in j["evaluations"]} >= {"before", "after"}, j["evaluations"]
         model = [m for m in d.get("/admin/models").json["models"]
@@ -646,7 +650,7 @@ def _(ctx):
         job = expect(d.post("/admin/finetune", {"gallery": "default", "arguments": {
             "people_per_batch": 3, "images_per_person": 4, "batch_size": 12,
             "epoch_size": 1, "max_nrof_epochs": 2000, "learning_rate": 1e-6, "holdout": 0.5,
-            "force": True}}), 202).json["id"]
+            "force": True, "precision": "f32"}}), 202).json["id"]
         wait(d, job, "running", until=lambda j: j["checkpoint_step"], patience=PATIENCE * 5)
         os.kill(pid_of(d, job), signal.SIGKILL)
         j = wait(d, job, "killed")

@@ -11,7 +11,7 @@ import subprocess
 import zlib
 
 import cases_faces
-from client import CTL, PATIENCE, read, run
+from client import BUILD, CTL, PATIENCE, read, run
 
 CASES = []
 
@@ -116,6 +116,29 @@ def _(ctx):
     info = json.loads(run(CTL, "model", "info", output, "--json").stdout)
     parent = json.loads(run(CTL, "model", "info", small_model(ctx), "--json").stdout)
     assert info["contract"]["parent"] == parent["id"], info["contract"]
+
+
+@case("on a card that is played the same model, and auto says why not")
+def _(ctx):
+    models = []
+    for device in ("cpu", "cuda"):
+        output = ctx.path("on-%s.onnx" % device)
+        code, lines, _ = train(command(
+            ctx, small_model(ctx), "on-" + device, "--force", "--learning-rate", "0.01",
+            "--precision", "f32", "--device", device, "--device-plugin",
+            os.path.join(BUILD, "tests", "fake_gpu.so"), "--output", output))
+        assert code == 0, lines[-1]
+        told = [e["text"] for e in lines if e["event"] == "device"]
+        assert len(told) == 1 and told[0].startswith(device + ", "), told
+        models.append(read(output))
+    assert models[0] == models[1]
+    dry = command(ctx, small_model(ctx), "none", "--dry-run", "--device-plugin",
+                  ctx.path("none.so"))
+    code, lines, _ = train(dry)
+    told = [e["text"] for e in lines if e["event"] == "device"]
+    assert code == 0 and told[0].startswith("cpu, ") and "no card: plugin" in told[0], told
+    code, lines, _ = train(dry + ["--device", "cuda"])
+    assert code == 2 and "No such file" in lines[-1]["text"], (code, lines[-1])
 
 
 @case("SIGTERM in every phase is exit 3, and it goes on from there")

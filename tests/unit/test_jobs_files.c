@@ -276,6 +276,8 @@ static void arguments_become_a_line(void **state)
                                .lfw_pairs = "",
                                .detectors = "/models",
                                .resume = "",
+                               .device = "auto",
+                               .plugin = "/lib/card.so",
                                .n_threads = 2,
                                .memory = (int64_t)1 << 30,
                                .max_minutes = 60};
@@ -288,6 +290,8 @@ static void arguments_become_a_line(void **state)
                                        "--data_dir=/photos/people",
                                        "--pretrained_model=/models/m.onnx",
                                        "--detectors=/models",
+                                       "--device=auto",
+                                       "--device_plugin=/lib/card.so",
                                        "--logs_base_dir=/d/1-0/run/logs",
                                        "--models_base_dir=/d/1-0/run/models",
                                        "--output=/d/1-0/model.onnx",

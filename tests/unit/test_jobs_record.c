@@ -41,6 +41,10 @@ static void lines_are_taken(void **state)
                      JOBS_EVENT_PHASE);
     assert_string_equal(rec.phase, "train");
     assert_int_equal(
+        tell("{\"event\":\"device\",\"text\":\"cuda, a card, bf16\"}"),
+        JOBS_EVENT_DEVICE);
+    assert_string_equal(rec.device, "cuda, a card, bf16");
+    assert_int_equal(
         tell("{\"event\":\"step\",\"step\":12,\"epoch\":1,\"batch\":2,"
              "\"batches\":10,\"loss\":0.25,\"rate\":0.1,\"triplets\":7,"
              "\"faces_per_s\":3.5,\"left_s\":null}"),
@@ -91,6 +95,7 @@ static void lines_that_say_nothing(void **state)
         "{\"event\":\"step\",\"loss\":\"low\"}",
         "{\"event\":\"step\",\"step\":1,\"step\":2}",
         "{\"event\":\"phase\"}",
+        "{\"event\":\"device\",\"text\":7}",
         "{\"event\":\"warning\",\"text\":7}",
         "{\"event\":\"warning\",\"text\":\"\xff\"}",
         "{\"event\":\"evaluation\",\"when\":\"never\",\"set\":\"held\"}",
