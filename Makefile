@@ -56,7 +56,7 @@ CUDA_LDFLAGS := -L$(CUDA)/lib64 $(addprefix -Wl$(comma)-rpath$(comma),$(GPU_RPAT
 PIC := $(B)/pic
 GPU_OBJ := $(patsubst %.c,$(PIC)/%.o,$(filter-out gpu/card.c gpu/dnn.c,\
         $(sort $(wildcard gpu/*.c))) core/base/error.c core/base/file.c \
-        $(addprefix core/engine/,graph.c graph_fuse.c learn_steps.c op.c \
+        $(addprefix core/engine/,backend.c graph.c graph_fuse.c learn_steps.c op.c \
         op_run.c slots.c tensor.c))
 
 SRC := $(sort $(wildcard core/*/*.c store/*.c config/*.c daemon/*.c))
@@ -72,7 +72,7 @@ EMULATED := $(B)/tests/gpu/emulated.so
 EMULATED_OBJ := $(patsubst %.c,$(PIC)/%.o,$(sort \
         $(wildcard tests/gpu/emulated*.c)))
 TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op) \
-        $(EMULATED) $(addprefix $(B)/tests/gpu/,test_card test_conv \
+        $(EMULATED) $(addprefix $(B)/tests/gpu/,test_card test_learn test_conv \
         test_learn_op test_plan test_search test_update) \
         $(if $(CUDNN_H),$(B)/tests/gpu/test_engines)
 BENCH := $(patsubst %.c,$(B)/%,$(sort $(wildcard bench/bench_*.c)))
@@ -165,7 +165,7 @@ $(addprefix $(B)/tests/gpu/,test_conv test_plan test_update): %: %.o $(GPU_OBJ) 
         $(EMULATED_OBJ)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lm -lpthread -lcmocka
-$(B)/tests/gpu/test_card $(B)/tests/gpu/test_search: %: %.o $(LIB)
+$(addprefix $(B)/tests/gpu/,test_card test_learn test_search): %: %.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 $(B)/tests/gpu/test_learn_op: %: %.o $(GPU_OBJ) $(EMULATED_OBJ) $(LIB)
@@ -224,7 +224,8 @@ $(B)/tests/gpu/test_conv_card $(B)/tests/gpu/test_learn_op_card: %_card: %.o \
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(CUDA_LDFLAGS) $(GPU_LIBS) \
 	    -lcmocka
 GPU_TESTS := $(B)/tests/op/test_op $(addprefix $(B)/tests/gpu/,test_card \
-        test_conv_card test_learn_op_card test_search bench_card bench_search)
+        test_conv_card test_learn test_learn_op_card test_search bench_card \
+        bench_search)
 $(B)/tests/gpu/bench_card $(B)/tests/gpu/bench_search: %: %.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)

@@ -2,6 +2,7 @@
  * that the plugin exports. Devices and networks; plans are made in plan.c. */
 #include "gpu/gpu.h"
 #include "gpu/gpu_priv.h"
+#include "gpu/learn.h"
 #include "gpu/search.h"
 
 #include <stdio.h>
@@ -64,6 +65,10 @@ static void unload(struct network *net)
 
     if (!n)
         return;
+    if (net->learn) {
+        gpu_learn_unload(net);
+        return;
+    }
     card_enter(((struct gpu_device *)net->device)->card, NULL);
     weights_free(n->weights);
     graph_free(n->graph);
@@ -90,6 +95,13 @@ static struct network *load(struct device *dev, const struct graph *g,
     return NULL;
 }
 
+static struct plan *plan(struct network *net, const struct plan_options *opt,
+                         struct error *err)
+{
+    return net->learn ? gpu_learn_plan(net, opt, err)
+                      : gpu_plan_new(net, opt, err);
+}
+
 static struct rows *rows_new(struct device *dev, const struct rows_options *opt,
                              struct error *err)
 {
@@ -106,9 +118,16 @@ const struct backend *facenetd_backend(uint32_t abi)
         .device_describe = device_describe,
         .load = load,
         .unload = unload,
-        .plan = gpu_plan_new,
+        .plan = plan,
         .plan_free = gpu_plan_free,
         .forward = gpu_forward,
+        .load_learning = gpu_learn_load,
+        .backward = gpu_learn_backward,
+        .learn_get = gpu_learn_get,
+        .learn_put = gpu_learn_put,
+        .learn_clear = gpu_learn_clear,
+        .learn_norm = gpu_learn_norm,
+        .learn_update = gpu_learn_update,
         .rows_new = rows_new,
         .rows_free = search_rows_free,
         .rows_put = search_rows_put,

@@ -15,7 +15,7 @@ import threading
 import time
 import zlib
 
-from client import (CTL, DAEMON, PATIENCE, PHOTO, Daemon, Skip,
+from client import (CARD, CTL, DAEMON, PATIENCE, PHOTO, Daemon, Skip,
                     expect, multipart, read, run)
 
 CASES = []
@@ -136,8 +136,11 @@ def _(ctx):
     assert len(info["model"]["id"]) == 64, info
     assert info["model"]["crop"] == "arcface-112" and info["model"]["width"] == 112
     assert info["model"]["embedding_size"] > 0
-    assert info["device"]["backend"] == "cpu" and info["device"]["why"]
-    assert info["device"]["precision"] in ("f32", "bf16")
+    if CARD:
+        assert info["device"]["backend"] == "cuda" and not info["device"]["why"], info
+    else:
+        assert info["device"]["backend"] == "cpu" and info["device"]["why"]
+        assert info["device"]["precision"] in ("f32", "bf16")
     assert info["limits"]["max_image_bytes"] == 10 << 20
     assert info["gallery"]["faces"] == 0 and info["uptime_s"] >= 0
 

@@ -74,6 +74,10 @@ def multipart(fields):
     return out, "multipart/form-data; boundary=" + boundary
 
 
+# A plugin whose card all daemons are to serve on: the same tests there.
+CARD = os.environ.get("FACENETD_PLUGIN")
+
+
 class Daemon:
     """The real daemon on a loopback port of its own."""
 
@@ -87,7 +91,8 @@ class Daemon:
         if SLOW > 1 and "--deadline-ms" not in args:
             argv += ["--deadline-ms", str(10000 * SLOW)]
         if "--device" not in args:
-            argv += ["--device", "cpu"]  # the same on a machine with a card
+            argv += ["--device", "cuda", "--device-plugin", CARD] if CARD else \
+                    ["--device", "cpu"]  # the same on a machine with a card
         env = dict(os.environ, **(env or {}))
         for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC"):
             env.pop(name, None)
