@@ -100,7 +100,6 @@ struct learn_conv {
     bool add_weights, add_bias;  /* another step has written there before */
     bool wants_bias;
     float *dw, *dbias; /* in fresh */
-    void *sum;         /* what cuDNN writes where it is then added */
 };
 
 struct gpu_learn_plan {
