@@ -422,7 +422,8 @@ ARITH void arith_sums_gather(const struct arith_channels *a, int eight,
         }
 }
 
-/* The batch's moments, and the running ones; biased, as in op_train_norm.c. */
+/* The batch's moments, and the running ones; biased, as in op_train_norm.c.
+ * Those of padding, all of whose numbers are 0, stay 0. */
 ARITH void arith_norm_measured(const struct arith_norm *a, int c0,
                                const struct arith_sums *s)
 {
@@ -435,8 +436,6 @@ ARITH void arith_norm_measured(const struct arith_norm *a, int c0,
         a->mean[c] = s->v[k];
         a->inverse[c] = 1 / sqrtf(var + a->epsilon);
         a->scale[c] = a->inverse[c] * a->gamma[c];
-        if (c >= a->cut.c)
-            continue;
         if (a->running[0])
             a->running[0][c] = keep * a->running[0][c] + take * s->v[k];
         if (a->running[1])

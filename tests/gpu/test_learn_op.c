@@ -296,6 +296,7 @@ struct job {
     const struct row *w;
     int type;
     bool fresh;
+    unsigned unwanted; /* inputs without a gradient */
     struct both in[MAX_IN], grad[MAX_IN], out, grad_out, moved[2];
     float *state;
     size_t state_bytes;
@@ -500,7 +501,7 @@ static void prepare_backward(struct job *j)
 
         if (!(keep & OP_KEEP_INPUT))
             j->op.in[k].p = NULL;
-        if (w->how & STATISTICS && (k == 3 || k == 4))
+        if ((w->how & STATISTICS && (k == 3 || k == 4)) || j->unwanted >> k & 1)
             continue;
         j->run.fresh[k] = j->op.fresh[k] = j->fresh && !twice;
         j->run.grad_in[k] = j->grad[k].plain;
@@ -597,9 +598,10 @@ static void free_job(struct job *j)
     free(j->state);
 }
 
-static void run_row(const struct row *w, int type, bool fresh)
+static void run_row(const struct row *w, int type, bool fresh,
+                    unsigned unwanted)
 {
-    struct job j = {.w = w, .type = type, .fresh = fresh};
+    struct job j = {.w = w, .type = type, .fresh = fresh, .unwanted = unwanted};
 
     make_run(&j);
     make_arrays(&j);
@@ -619,8 +621,8 @@ static void run_all(int type)
         skip();
     seed = 11;
     for (int i = 0; i < N_ROWS; i++) {
-        run_row(&rows[i], type, true);
-        run_row(&rows[i], type, false);
+        run_row(&rows[i], type, true, 0);
+        run_row(&rows[i], type, false, 0);
     }
 }
 
@@ -640,6 +642,64 @@ static void test_bf16(void **state)
 {
     (void)state;
     run_all(GTYPE_BF16);
+}
+
+/* ---- any shape --------------------------------------------------------- */
+
+static int between(int least, int most)
+{
+    return least + (int)((draw() + 1) / 2 * (float)(most - least + 1)) %
+                       (most - least + 1);
+}
+
+/* Another shape for a row; false: the operator does not take it. (The length of
+ * a very short line may be so near 0 that nothing is left of its gradient's
+ * digits.) */
+static bool reshaped(struct row *w)
+{
+    int n = between(1, 4), h = between(1, 13), width = between(1, 13);
+    int c = between(w->op.type == OP_LP_NORM ? 6 : 1, 45);
+    struct shape out;
+    struct error err;
+
+    for (int k = 0; k < w->n_in; k++) {
+        struct shape *s = &w->in[k];
+
+        if (w->op.type == OP_CONCAT)
+            c = between(1, 45);
+        if (s->rank > 1)
+            *s = shape_of(s->rank, n, c, s->rank > 2 ? h : 0,
+                          s->rank > 3 ? width : 0);
+        else if (s->d[0] != 1)
+            s->d[0] = c;
+    }
+    return op_shape(&w->op, w->in,
+                    w->op.type == OP_BATCH_NORM && w->n_in > 5 ? 5 : w->n_in,
+                    &out, &err) == 0;
+}
+
+static void test_shapes(void **state)
+{
+    int done = 0;
+
+    (void)state;
+    if (!card)
+        skip();
+    seed = 5;
+    for (int i = 0; i < 1500; i++) {
+        struct row w = rows[i % N_ROWS];
+        int type = between(0, GTYPE_COUNT - 1);
+        bool fresh = between(0, 1);
+        unsigned unwanted = between(0, 2) ? 0 : (unsigned)between(0, 63);
+
+        if (w.how & TWICE && unwanted)
+            unwanted = 0; /* they are one */
+        if (!reshaped(&w))
+            continue;
+        run_row(&w, type, fresh, unwanted);
+        done++;
+    }
+    assert_true(done > 1000);
 }
 
 /* ---- statistics of numbers far from 0 -------------------------------------
@@ -760,9 +820,9 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_f32),     cmocka_unit_test(test_f16),
-        cmocka_unit_test(test_bf16),    cmocka_unit_test(test_large_mean),
-        cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_f32),        cmocka_unit_test(test_f16),
+        cmocka_unit_test(test_bf16),       cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_large_mean), cmocka_unit_test(test_unknown),
     };
 
     return cmocka_run_group_tests_name("gpu/learn_op", tests, setup, teardown);
