@@ -75,18 +75,16 @@ json_t *api_timings_json(const struct job *job)
                      ms(server_now_us() - job->start_us));
 }
 
-int api_search(struct job *job, const char *gallery, const float *query,
-               double threshold, int limit, struct gallery_hit *hits,
-               struct error *err)
+int api_search(struct job *job, const struct gallery_ask *ask,
+               struct gallery_hit *hits, int *n_hits, struct error *err)
 {
     int64_t began = server_now_us();
-    int n = gallery_search(job->serving->gallery, gallery, query,
-                           (float)threshold, limit, hits, err);
+    int rc = gallery_search_many(job->serving->gallery, ask, hits, n_hits, err);
 
     stats_observe(STATS_SEARCH, (double)(server_now_us() - began) / 1e6);
-    if (n < 0 && err->code == ERR_NOMEM)
+    if (rc < 0 && err->code == ERR_NOMEM)
         atomic_store(&job->serving->gallery_stale, true);
-    return n;
+    return rc;
 }
 
 enum face_choice api_choice(const char *word, enum face_choice otherwise)

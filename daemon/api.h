@@ -79,10 +79,9 @@ json_t *api_stored_face_json(const struct store_face *f);
 /* {decode,detect,align,queue,embed,total} in ms. */
 json_t *api_timings_json(const struct job *job);
 /* Search, counted; a gallery that ran out of memory is marked for
- * rebuilding. As gallery_search. */
-int api_search(struct job *job, const char *gallery, const float *query,
-               double threshold, int limit, struct gallery_hit *hits,
-               struct error *err);
+ * rebuilding. As gallery_search_many. */
+int api_search(struct job *job, const struct gallery_ask *ask,
+               struct gallery_hit *hits, int *n_hits, struct error *err);
 /* "largest", "single", "all" (one of the field's words) to a choice. */
 enum face_choice api_choice(const char *word, enum face_choice otherwise);
 

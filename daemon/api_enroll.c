@@ -165,15 +165,20 @@ static int warn(struct job *job, const struct enroll *e, int i, json_t *face,
                 json_t *warnings)
 {
     const char *subject = form_text(&e->form, "subject");
+    struct gallery_ask ask = {.gallery = form_gallery(&e->form, job),
+                              .queries = job_embedding(job, i),
+                              .n = 1,
+                              .limit = 2};
     struct gallery_hit hits[2];
     struct api_limit limit;
     struct error why;
     int n = 0;
 
-    if (api_limit(job, NULL, &limit, &why) == 0)
-        n = api_search(job, form_gallery(&e->form, job), job_embedding(job, i),
-                       limit.threshold, 2, hits, &why);
-
+    if (api_limit(job, NULL, &limit, &why) == 0) {
+        ask.threshold = (float)limit.threshold;
+        if (api_search(job, &ask, hits, &n, &why) != 0)
+            n = 0;
+    }
     for (int k = 0; k < n; k++) {
         json_t *row;
         if (strcmp(hits[k].subject, subject) == 0)

@@ -14,7 +14,8 @@ static const struct form_field fields[] = {
 };
 
 enum {
-    DEFAULT_LIMIT = 10
+    DEFAULT_LIMIT = 10,
+    FACES_AT_ONCE = 32 /* searched together */
 };
 
 struct identify {
@@ -72,37 +73,56 @@ static json_t *candidates_json(const struct gallery_hit *hits, int n)
     return list;
 }
 
+/* Rows of n faces from first on. hits [n,limit]. */
+static int add_faces(struct job *job, struct gallery_ask *ask, int first,
+                     struct gallery_hit *hits, json_t *list, struct error *err)
+{
+    const struct identify *q = job->state;
+    int n_hits[FACES_AT_ONCE];
+
+    ask->queries = job_embedding(job, first);
+    if (api_search(job, ask, hits, n_hits, err) != 0)
+        return -1;
+    for (int i = 0; i < ask->n; i++) {
+        json_t *row = api_face_json(&q->look.photo.chips[first + i].face);
+        json_t *found =
+            candidates_json(hits + (size_t)i * (size_t)ask->limit, n_hits[i]);
+
+        if (json_object_set_new(row, "candidates", found) != 0 ||
+            json_array_append(list, row) != 0) {
+            json_decref(row);
+            return error_set(err, ERR_NOMEM, "no memory for the answer");
+        }
+        json_decref(row);
+    }
+    return 0;
+}
+
 /* One row for each chosen face. NULL with err. */
 static json_t *faces_json(struct job *job, const char *gallery, int limit,
                           struct error *err)
 {
     const struct identify *q = job->state;
-    struct gallery_hit *hits = calloc((size_t)limit, sizeof(*hits));
+    int n = q->look.photo.n_chips, rc = 0;
+    int most = n < FACES_AT_ONCE ? n : FACES_AT_ONCE;
+    struct gallery_hit *hits =
+        calloc((size_t)most * (size_t)limit, sizeof(*hits));
     json_t *list = json_array();
 
-    error_set(err, ERR_NOMEM, "no memory for the answer");
-    for (int i = 0; hits && list && i < q->look.photo.n_chips; i++) {
-        json_t *row = api_face_json(&q->look.photo.chips[i].face);
-        int n = api_search(job, gallery, job_embedding(job, i),
-                           q->limit.threshold, limit, hits, err);
-        int rc = n < 0 ? -1
-                       : json_object_set_new(row, "candidates",
-                                             candidates_json(hits, n));
-        if (rc != 0)
-            json_decref(row);
-        else
-            rc = json_array_append_new(list, row);
-        if (rc != 0) {
-            json_decref(list);
-            list = NULL;
-        }
-    }
-    if (!hits) {
-        json_decref(list);
-        list = NULL;
+    if (!hits || !list)
+        rc = error_set(err, ERR_NOMEM, "no memory for the answer");
+    for (int i = 0; rc == 0 && i < n; i += most) {
+        struct gallery_ask ask = {.gallery = gallery,
+                                  .n = n - i < most ? n - i : most,
+                                  .threshold = (float)q->limit.threshold,
+                                  .limit = limit};
+        rc = add_faces(job, &ask, i, hits, list, err);
     }
     free(hits);
-    return list;
+    if (rc == 0)
+        return list;
+    json_decref(list);
+    return NULL;
 }
 
 int api_identify_finish(struct job *job, struct error *err)

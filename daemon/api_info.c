@@ -173,13 +173,15 @@ static json_t *card_json(const struct card_status *c, const char *model_why)
     const char *why = c->state == CARD_UP && *model_why ? model_why : c->why;
 
     return json_pack(
-        "{s:s, s:i, s:s?, s:s?, s:s?, s:I, s:I, s:I, s:I, s:I, s:I}", "state",
-        card_state_name(c->state), "index", c->index, "backend",
+        "{s:s, s:i, s:s?, s:s?, s:s?, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+        "state", card_state_name(c->state), "index", c->index, "backend",
         *c->backend ? c->backend : NULL, "name", *c->name ? c->name : NULL,
         "why", *why ? why : NULL, "opened", (json_int_t)c->n_opened, "lost",
         (json_int_t)c->n_lost, "failovers", (json_int_t)c->n_failovers,
-        "retry_s", (json_int_t)c->retry_s, "memory_used_bytes",
-        (json_int_t)c->bytes_used, "memory_bytes", (json_int_t)c->bytes_total);
+        "searches", (json_int_t)c->n_searches, "search_failures",
+        (json_int_t)c->n_search_failures, "retry_s", (json_int_t)c->retry_s,
+        "memory_used_bytes", (json_int_t)c->bytes_used, "memory_bytes",
+        (json_int_t)c->bytes_total);
 }
 
 /* Which device finds faces. */
@@ -214,15 +216,34 @@ static json_t *device_json(const struct job *job, const struct config *c)
                      detection_json(s, &st));
 }
 
+/* What of the gallery is on the card, and why no more. */
+static json_t *on_card_json(const struct job *job)
+{
+    struct card_gallery_status g = {0};
+    struct card_status c;
+
+    if (job->serving->on_card) {
+        card_gallery_status(job->serving->on_card, &g);
+    } else {
+        card_status(job->server->card, &c);
+        error_set(&g.why, ERR_DEVICE, "%s", c.why);
+    }
+    return json_pack("{s:b, s:I, s:I, s:s?}", "searched", g.attached, "rows",
+                     (json_int_t)g.n_rows, "rows_left_out",
+                     (json_int_t)g.n_left_out, "why",
+                     *g.why.text ? g.why.text : NULL);
+}
+
 static json_t *galleries_json(const struct job *job)
 {
     struct gallery_size size = {0};
 
     gallery_size(job->serving->gallery, &size);
-    return json_pack("{s:I, s:I, s:I, s:I}", "galleries",
+    return json_pack("{s:I, s:I, s:I, s:I, s:o}", "galleries",
                      (json_int_t)size.n_galleries, "subjects",
                      (json_int_t)size.n_subjects, "faces",
-                     (json_int_t)size.n_faces, "bytes", (json_int_t)size.bytes);
+                     (json_int_t)size.n_faces, "bytes", (json_int_t)size.bytes,
+                     "card", on_card_json(job));
 }
 
 int api_info(struct job *job, struct error *err)

@@ -122,9 +122,30 @@ static void add_card(struct gauges *g, const struct job *job,
     add(g, "facenetd_detection_failovers_total", 1, (double)d.n_failovers,
         "Runs that the processor did because the card could not.");
     add(g, "facenetd_device_memory_used_bytes", 0, (double)c->bytes_used,
-        "Memory of the card in use when a network was last loaded.");
+        "Memory of the card in use when it was last loaded.");
     add(g, "facenetd_device_memory_bytes", 0, (double)c->bytes_total,
         "Memory of the card.");
+}
+
+static void add_card_gallery(struct gauges *g, const struct job *job,
+                             const struct card_status *c)
+{
+    struct card_gallery_status on_card = {0};
+
+    if (job->serving->on_card)
+        card_gallery_status(job->serving->on_card, &on_card);
+    add(g, "facenetd_device_searches_gallery", 0, on_card.attached,
+        "1 when searches are asked of the card.");
+    add(g, "facenetd_device_gallery_rows", 0, (double)on_card.n_rows,
+        "Rows of the galleries that the card holds.");
+    add(g, "facenetd_device_gallery_rows_left_out", 0,
+        (double)on_card.n_left_out,
+        "Rows of the galleries for which the card has no memory.");
+    add(g, "facenetd_device_searches_total", 1, (double)c->n_searches,
+        "Searches of faces that the card answered.");
+    add(g, "facenetd_device_search_failures_total", 1,
+        (double)c->n_search_failures,
+        "Searches of faces that the card failed in; the processor answered.");
 }
 
 static void add_process(struct gauges *g, struct server *s)
@@ -227,6 +248,7 @@ int api_metrics(struct job *job, struct error *err)
     add_models(&g, job->server);
     card_status(job->server->card, &card);
     add_card(&g, job, &card);
+    add_card_gallery(&g, job, &card);
     add_process(&g, job->server);
     text = stats_text(g.row, g.n, &len);
     if (text)

@@ -25,6 +25,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import cases_card  # noqa: E402
+import cases_card_gallery  # noqa: E402
 import cases_demo  # noqa: E402
 import cases_detection  # noqa: E402
 import cases_faces  # noqa: E402
@@ -96,8 +97,8 @@ def collect():
                 for row in json.load(f):
                     cases.append((file[:-5] + ": " + row["name"],
                                   lambda ctx, row=row: scenario(ctx, row)))
-    for module in (cases_plain, cases_models, cases_card, cases_detection, cases_jobs, cases_train,
-                   cases_service, cases_demo, cases_faces):
+    for module in (cases_plain, cases_models, cases_card, cases_card_gallery, cases_detection,
+                   cases_jobs, cases_train, cases_service, cases_demo, cases_faces):
         prefix = module.__name__[len("cases_"):]
         for name, fn in module.CASES:
             cases.append((prefix + ": " + name, fn))
