@@ -32,10 +32,13 @@ struct block {
     float norm, lost; /* largest of its rows */
 };
 
-/* Memory of the card, and pinned beside it; grows. */
+/* Memory of the card, and pinned beside it; grows. Giving memory back waits
+ * for all that the card does, which must not happen in a search: what was
+ * outgrown stays until the end. */
 struct buffer {
     char *card, *host;
     size_t bytes;
+    struct buffer *outgrown;
 };
 
 struct lane {
@@ -87,27 +90,47 @@ static char *block_at(const struct search_rows *r, int block)
 /* --- memory --------------------------------------------------------- */
 static void buffer_free(struct card *c, struct buffer *b)
 {
+    struct buffer *next = b->outgrown;
+
     card_release(c, b->card, b->bytes);
     card_unpin(c, b->host);
     *b = (struct buffer){0};
+    for (struct buffer *old = next; old; old = next) {
+        next = old->outgrown;
+        card_release(c, old->card, old->bytes);
+        card_unpin(c, old->host);
+        free(old);
+    }
 }
 
+/* At least doubles, so that what is outgrown is no more than what is used. */
 static int buffer_need(struct card *c, struct buffer *b, size_t bytes,
                        bool with_host, struct error *err)
 {
+    struct buffer fresh = {0}, *old = NULL;
+
     if (bytes <= b->bytes)
         return 0;
-    buffer_free(c, b);
-    bytes = aligned(bytes + bytes / 4);
-    b->card = card_alloc(c, bytes, err);
-    if (b->card)
-        b->bytes = bytes;
-    if (b->card && with_host)
-        b->host = card_pin(c, bytes, err);
-    if (b->card && (!with_host || b->host))
-        return 0;
-    buffer_free(c, b);
-    return -1;
+    bytes += bytes / 4;
+    fresh.bytes = aligned(bytes > 2 * b->bytes ? bytes : 2 * b->bytes);
+    if (b->bytes > 0) {
+        old = malloc(sizeof(*old));
+        if (!old)
+            return error_set(err, ERR_NOMEM, "no memory for a search");
+    }
+    fresh.card = card_alloc(c, fresh.bytes, err);
+    if (fresh.card && with_host)
+        fresh.host = card_pin(c, fresh.bytes, err);
+    if (!fresh.card || (with_host && !fresh.host)) {
+        card_release(c, fresh.card, fresh.bytes);
+        free(old);
+        return -1;
+    }
+    if (old)
+        *old = *b;
+    fresh.outgrown = old;
+    *b = fresh;
+    return 0;
 }
 
 /* What did not end in time may have since. */
