@@ -143,6 +143,7 @@ $(B)/tests/http/%: $(B)/tests/http/%.o $(LIB)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 # A card that is none, as a plugin: the archive's names stay its own.
 $(B)/tests/fake_gpu.so: tests/fake_gpu.c $(LIB)
+	@mkdir -p $(@D)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -fvisibility=hidden -shared \
 	    -Wl,--exclude-libs,ALL -Wl,--as-needed $(LDFLAGS_$(V)) $(LDFLAGS) \
