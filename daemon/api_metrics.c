@@ -12,7 +12,7 @@
 #include "store/gallery.h"
 
 enum {
-    MAX_GAUGES = 48
+    MAX_GAUGES = 64
 };
 
 struct gauges {
