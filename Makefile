@@ -72,8 +72,9 @@ EMULATED := $(B)/tests/gpu/emulated.so
 EMULATED_OBJ := $(patsubst %.c,$(PIC)/%.o,$(sort \
         $(wildcard tests/gpu/emulated*.c)))
 TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op) \
-        $(EMULATED) $(addprefix $(B)/tests/gpu/,test_card test_learn test_conv \
-        test_learn_op test_plan test_search test_update) \
+        $(EMULATED) $(addprefix $(B)/tests/gpu/,test_card test_conv \
+        test_detection test_learn test_learn_op test_plan test_search \
+        test_update) \
         $(if $(CUDNN_H),$(B)/tests/gpu/test_engines)
 BENCH := $(patsubst %.c,$(B)/%,$(sort $(wildcard bench/bench_*.c)))
 FUZZ := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
@@ -166,7 +167,8 @@ $(addprefix $(B)/tests/gpu/,test_conv test_plan test_update): %: %.o $(GPU_OBJ) 
         $(EMULATED_OBJ)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lm -lpthread -lcmocka
-$(addprefix $(B)/tests/gpu/,test_card test_learn test_search): %: %.o $(LIB)
+$(addprefix $(B)/tests/gpu/,test_card test_detection test_learn test_search): \
+        %: %.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 $(B)/tests/gpu/test_learn_op: %: %.o $(GPU_OBJ) $(EMULATED_OBJ) $(LIB)
@@ -225,9 +227,10 @@ $(B)/tests/gpu/test_conv_card $(B)/tests/gpu/test_learn_op_card: %_card: %.o \
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(CUDA_LDFLAGS) $(GPU_LIBS) \
 	    -lcmocka
 GPU_TESTS := $(B)/tests/op/test_op $(addprefix $(B)/tests/gpu/,test_card \
-        test_conv_card test_learn test_learn_op_card test_search bench_card \
-        bench_search)
-$(B)/tests/gpu/bench_card $(B)/tests/gpu/bench_search: %: %.o $(LIB)
+        test_conv_card test_detection test_learn test_learn_op_card \
+        test_search bench_card bench_detection bench_search)
+$(addprefix $(B)/tests/gpu/,bench_card bench_detection bench_search): %: \
+        %.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 test-gpu: gpu $(GPU_TESTS) ## the plugin's tests on this machine's card

@@ -307,15 +307,19 @@ static void look(const struct plan *p, const char *name, struct tally *t)
     }
 }
 
+enum {
+    CANVAS = 160 /* core/face/detect.h */
+};
+
 static void plan_network(struct device *dev, const struct graph *g,
                          const struct arch_info *info, int n,
                          enum precision precision, struct tally *t)
 {
     const struct value *in = &g->values[g->input];
     struct plan_options opt = {.n = n,
-                               /* P-Net takes pictures of any size */
-                               .h = in->shape.d[2] ? 0 : 240,
-                               .w = in->shape.d[3] ? 0 : 320,
+                               /* P-Net's canvases */
+                               .h = in->shape.d[2] ? 0 : CANVAS,
+                               .w = in->shape.d[3] ? 0 : CANVAS,
                                .precision = precision};
     struct error err = {0};
     struct network *net = network_new(dev, g, &err);
@@ -380,6 +384,41 @@ static void test_precisions(void **state)
         assert_int_equal(t.n_own, 0);
     }
     dev->backend->device_close(dev);
+}
+
+/* The detector's networks, in f32, in the batches that they are served in. */
+static void test_detector(void **state)
+{
+    static const struct {
+        const char *name;
+        int batches[5];
+    } rows[] = {{"mtcnn_pnet", {1, 4, 16}},
+                {"mtcnn_rnet", {1, 4, 16, 64, 256}},
+                {"mtcnn_onet", {1, 4, 16, 64}}};
+    struct device_options opt = {0};
+
+    (void)state;
+    for (size_t c = 0; c < sizeof(cards) / sizeof(cards[0]); c++) {
+        struct tally t = {0};
+        struct device *dev;
+
+        current = &cards[c];
+        dev = facenetd_backend(BACKEND_ABI)->device_open(&opt, NULL);
+        assert_non_null(dev);
+        for (int i = 0; arch_list()[i].name; i++)
+            for (int k = 0; k < 15; k++)
+                if (rows[k / 5].batches[k % 5] > 0 &&
+                    !strcmp(arch_list()[i].name, rows[k / 5].name))
+                    plan_network(dev, graphs[i], &arch_list()[i],
+                                 rows[k / 5].batches[k % 5], PRECISION_F32, &t);
+        dev->backend->device_close(dev);
+        print_message("sm_%d, f32, the detector: %d convolutions, scratch at "
+                      "most %zu KiB\n",
+                      current->level, t.n_convs, t.scratch >> 10);
+        assert_true(t.n_convs > 0);
+        assert_int_equal(t.n_compiled, 0);
+        assert_int_equal(t.n_own, 0);
+    }
 }
 
 /* ---- networks that learn ---------------------------------------------------
@@ -544,14 +583,15 @@ int main(void)
     enum {
         N = sizeof(cards) / sizeof(cards[0])
     };
-    struct CMUnitTest tests[2 * N + 1] = {cmocka_unit_test(test_precisions)};
+    struct CMUnitTest tests[2 * N + 2] = {cmocka_unit_test(test_precisions),
+                                          cmocka_unit_test(test_detector)};
 
     for (int i = 0; i < N; i++) {
-        tests[1 + i] = (struct CMUnitTest){.name = cards[i].name,
+        tests[2 + i] = (struct CMUnitTest){.name = cards[i].name,
                                            .test_func = test_card,
                                            .initial_state = (void *)&cards[i]};
-        tests[1 + N + i] = tests[1 + i];
-        tests[1 + N + i].test_func = test_learning;
+        tests[2 + N + i] = tests[2 + i];
+        tests[2 + N + i].test_func = test_learning;
     }
     return cmocka_run_group_tests_name("engines of cuDNN", tests, make_graphs,
                                        free_graphs);

@@ -4,13 +4,17 @@
  * models/. */
 #include "daemon/detection.h"
 
-#include <math.h>
 #include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
 
 #include "daemon/log.h"
-#include "tests/data.h"
+#include "tests/finder.h"
 
 enum {
     THREADS = 8,
@@ -19,8 +23,6 @@ enum {
 
 static char dir[] = "/tmp/facenetd-detection-XXXXXX";
 static char control[256], fake[4096];
-static struct device *cpu;
-static struct model *models[DETECT_STAGES];
 static struct image *picture;
 
 static void tell(const char *words)
@@ -36,41 +38,18 @@ static void tell(const char *words)
     assert_int_equal(rename(path, control), 0);
 }
 
-struct fixture {
-    struct card *card;
-    struct detector *detector;
-    struct detection *detection;
-};
-
-static struct fixture start(const char *words, bool wanted, int timeout_ms)
+static struct finder start(const char *words, bool wanted)
 {
-    struct card_options opt = {
-        .device = "cuda", .plugin = fake, .timeout_ms = timeout_ms};
-    struct detection_options how = {.wanted = wanted, .cpu = cpu};
+    struct finder x;
     struct error err = {0};
-    struct fixture x;
 
     tell(words);
-    x.card = card_new(&opt, &err);
-    x.detector = detector_new(cpu, models[0], models[1], models[2], &err);
-    assert_true(x.card && x.detector);
-    how.card = x.card;
-    how.detector = x.detector;
-    memcpy(how.models, models, sizeof(how.models));
-    x.detection = detection_new(&how, &err);
-    if (!x.detection)
+    if (finder_open(&x, fake, wanted, false, SLOW_MS, &err) != 0)
         fail_msg("%s", err.text);
     return x;
 }
 
-static void stop(struct fixture *x)
-{
-    detection_free(x->detection);
-    assert_true(card_close(x->card));
-    detector_free(x->detector);
-}
-
-static struct detection_status status(struct fixture *x)
+static struct detection_status status(struct finder *x)
 {
     struct detection_status st;
 
@@ -108,7 +87,7 @@ static void *look(void *arg)
     return NULL;
 }
 
-static void begin(struct fixture *x, struct look *l, int n,
+static void begin(struct finder *x, struct look *l, int n,
                   const struct detect_options *opt)
 {
     atomic_store(&n_done, 0);
@@ -119,12 +98,9 @@ static void begin(struct fixture *x, struct look *l, int n,
 }
 
 /* They are what the processor finds. */
-static void end(struct look *l, int n)
+static void end(struct finder *x, struct look *l, int n)
 {
-    struct error err = {0};
-    struct detector *d =
-        detector_new(cpu, models[0], models[1], models[2], &err);
-    struct look want = {.detector = d, .opt = l->opt};
+    struct look want = {.detector = x->plain, .opt = l->opt};
 
     look(&want);
     assert_true(want.n >= 5);
@@ -137,7 +113,6 @@ static void end(struct look *l, int n)
         free(l[i].faces);
     }
     free(want.faces);
-    detector_free(d);
 }
 
 static void pause_ms(int ms)
@@ -149,7 +124,7 @@ static void pause_ms(int ms)
 
 static void test_together(void **state)
 {
-    struct fixture x = start("", true, SLOW_MS);
+    struct finder x = start("", true);
     struct look l[THREADS];
     struct detection_status alone, st;
 
@@ -157,7 +132,7 @@ static void test_together(void **state)
     assert_true(detection_may_wait(x.detection));
     assert_true(status(&x).on_card);
     begin(&x, l, 1, NULL);
-    end(l, 1);
+    end(&x, l, 1);
     alone = status(&x);
     assert_true(alone.n_runs > 0 && alone.n_failovers == 0);
     tell("hang only=24");
@@ -166,18 +141,18 @@ static void test_together(void **state)
         pause_ms(1);
     pause_ms(300); /* until all wait for R-Net: else there are more batches */
     tell("");
-    end(l, 4);
+    end(&x, l, 4);
     st = status(&x);
     assert_int_equal(st.n_failovers, 0);
     assert_int_equal(st.n_inputs, 5 * alone.n_inputs);
     assert_true(st.n_runs < 5 * alone.n_runs);
-    stop(&x);
+    assert_true(finder_close(&x));
 }
 
 /* More than may wait: the processor does the rest, and is done first. */
 static void test_full(void **state)
 {
-    struct fixture x = start("", true, SLOW_MS);
+    struct finder x = start("", true);
     struct look l[THREADS];
 
     (void)state;
@@ -188,9 +163,9 @@ static void test_full(void **state)
     assert_true(atomic_load(&n_done) < THREADS);
     assert_true(status(&x).n_failovers > 0);
     tell("");
-    end(l, THREADS);
+    end(&x, l, THREADS);
     assert_true(status(&x).on_card);
-    stop(&x);
+    assert_true(finder_close(&x));
 }
 
 static void test_lost(void **state)
@@ -202,10 +177,10 @@ static void test_lost(void **state)
 
     (void)state;
     for (int i = 0; i < 3; i++) {
-        struct fixture x = start("", true, SLOW_MS);
+        struct finder x = start("", true);
         tell(words[i]);
         begin(&x, l, 4, NULL);
-        end(l, 4);
+        end(&x, l, 4);
         assert_false(status(&x).on_card);
         assert_non_null(strstr(status(&x).why, "fell off the bus"));
         tell("");
@@ -214,51 +189,40 @@ static void test_lost(void **state)
         card_status(x.card, &card);
         assert_int_equal(card.n_lost, 1);
         begin(&x, l, 2, NULL);
-        end(l, 2);
-        stop(&x);
+        end(&x, l, 2);
+        assert_true(finder_close(&x));
     }
 }
 
 static void test_not_wanted(void **state)
 {
-    struct fixture x = start("", false, SLOW_MS);
+    struct finder x = start("", false);
     struct look l[1];
 
     (void)state;
     assert_false(detection_may_wait(x.detection));
     assert_non_null(strstr(status(&x).why, "device-detect is off"));
     begin(&x, l, 1, NULL);
-    end(l, 1);
+    end(&x, l, 1);
     assert_int_equal(status(&x).n_runs, 0);
-    stop(&x);
+    assert_true(finder_close(&x));
 }
 
 static int setup(void **state)
 {
-    static const char *const files[] = {"models/detector_pnet.onnx",
-                                        "models/detector_rnet.onnx",
-                                        "models/detector_onet.onnx"};
-    struct device_options one = {.n_threads = 1};
     ssize_t n = readlink("/proc/self/exe", fake, sizeof(fake) - 32);
-    static uint8_t bytes[4 << 20];
     struct error err = {0};
-    FILE *f = fopen("models/demo/group.jpg", "rb");
 
     (void)state;
-    if (n < 0 || !mkdtemp(dir) || !f)
+    if (n < 0 || !mkdtemp(dir))
         return -1;
     fake[n] = '\0';
     strcpy(strrchr(fake, '/') + 1, "../fake_gpu.so");
     snprintf(control, sizeof(control), "%s/control", dir);
     setenv("FACENETD_FAKE_GPU", control, 1);
     log_open(LOG_LEVEL_ERROR);
-    picture =
-        image_decode(bytes, fread(bytes, 1, sizeof(bytes), f), NULL, &err);
-    fclose(f);
-    cpu = backend_cpu.device_open(&one, &err);
-    for (int i = 0; i < DETECT_STAGES; i++)
-        models[i] = model_load(files[i], NULL, NULL, &err);
-    return cpu && picture && models[0] && models[1] && models[2] ? 0 : -1;
+    picture = finder_picture("group", &err);
+    return picture ? 0 : -1;
 }
 
 static int teardown(void **state)
@@ -266,10 +230,7 @@ static int teardown(void **state)
     char seen[300];
 
     (void)state;
-    for (int i = 0; i < DETECT_STAGES; i++)
-        model_free(models[i]);
     image_free(picture);
-    backend_cpu.device_close(cpu);
     snprintf(seen, sizeof(seen), "%s.seen", control);
     unlink(seen);
     unlink(control);
