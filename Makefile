@@ -171,7 +171,8 @@ $(addprefix $(B)/tests/gpu/,test_card test_detection test_learn test_search): \
         %: %.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
-$(B)/tests/gpu/test_learn_op: %: %.o $(GPU_OBJ) $(EMULATED_OBJ) $(LIB)
+$(addprefix $(B)/tests/gpu/,test_learn_op bench_steps): %: %.o $(GPU_OBJ) \
+        $(EMULATED_OBJ) $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 # cuDNN itself, asked about cards that are not there: nothing runs.
@@ -221,8 +222,9 @@ build/facenetd-cuda.so: $(GPU_OBJ) $(PIC)/gpu/card.o $(PIC)/gpu/dnn.o \
 	$(Q)sh tests/gpu/check_plugin.sh
 
 # Not through the plugin, but of its parts.
-$(B)/tests/gpu/test_conv_card $(B)/tests/gpu/test_learn_op_card: %_card: %.o \
-        $(GPU_OBJ) $(PIC)/gpu/card.o $(PIC)/gpu/dnn.o $(KERNELS) $(LIB)
+$(addprefix $(B)/tests/gpu/,test_conv_card test_learn_op_card \
+        bench_steps_card): %_card: %.o $(GPU_OBJ) $(PIC)/gpu/card.o \
+        $(PIC)/gpu/dnn.o $(KERNELS) $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(CUDA_LDFLAGS) $(GPU_LIBS) \
 	    -lcmocka

@@ -332,6 +332,9 @@ bool card_recorded(struct stream *s)
     cudaGraph_t graph = NULL;
     cudaError_t e = cudaStreamEndCapture(s->handle, &graph);
 
+    if (s->run) /* what was recorded before */
+        cudaGraphExecDestroy(s->run);
+    s->run = NULL;
     if (e == cudaSuccess)
         e = cudaGraphInstantiate(&s->run, graph, 0);
     if (graph)

@@ -123,5 +123,10 @@ int gpu_bind(struct gpu_plan *p, bool separate, struct error *err);
 int gpu_forward(struct plan *p, struct error *err);
 /* Microseconds of a run, copies and all. */
 int gpu_measure(struct gpu_plan *p, float *us, struct error *err);
+/* For tests/gpu/bench_steps. Of the steps without the copies, recorded anew:
+ * from then on the plan can only be measured so, or freed. */
+int gpu_measure_steps(struct gpu_plan *p, float *us, struct error *err);
+/* Of one step, started by itself: not less than a kernel's start takes. */
+int gpu_measure_step(struct gpu_plan *p, int at, float *us, struct error *err);
 
 #endif

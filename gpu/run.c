@@ -226,16 +226,22 @@ static int choose_engines(struct gpu_plan *p, struct error *err)
 /* ---- running --------------------------------------------------------------
  */
 
-static int run_all(struct gpu_plan *p, struct error *err)
+static int run_steps(struct gpu_plan *p, struct error *err)
 {
-    if (card_copy_in(p->stream, slot_at(p, p->in_slot), p->base.input,
-                     shape_count(&p->base.shape_in) * sizeof(float), err))
-        return -1;
     for (int i = 0; i < p->n_steps; i++)
         if (run_step(p, &p->steps[i], err))
             return p->steps[i].node ? error_context(err, "node '%.80s'",
                                                     p->steps[i].node->name)
                                     : -1;
+    return 0;
+}
+
+static int run_all(struct gpu_plan *p, struct error *err)
+{
+    if (card_copy_in(p->stream, slot_at(p, p->in_slot), p->base.input,
+                     shape_count(&p->base.shape_in) * sizeof(float), err) ||
+        run_steps(p, err))
+        return -1;
     for (int i = 0; i < p->base.n_outputs; i++)
         if (card_copy_out(
                 p->stream, p->base.output[i], slot_at(p, p->out_slot[i]),
@@ -323,6 +329,57 @@ int gpu_measure(struct gpu_plan *p, float *us, struct error *err)
     rc = run_again(p, err);
     if (!rc)
         rc = card_time(p->stream, run_again, p, TIMED_RUNS, us, err);
+    dnn_rest(p->dev->dnn);
+    pthread_mutex_unlock(&p->dev->lock);
+    return rc;
+}
+
+static int steps_again(void *at, struct error *err)
+{
+    struct gpu_plan *p = at;
+
+    return p->recorded ? card_replay(p->stream, err) : run_steps(p, err);
+}
+
+int gpu_measure_steps(struct gpu_plan *p, float *us, struct error *err)
+{
+    int rc;
+
+    pthread_mutex_lock(&p->dev->lock);
+    p->recorded = card_record(p->stream);
+    if (p->recorded) {
+        rc = run_steps(p, NULL);
+        p->recorded = card_recorded(p->stream) && !rc;
+    }
+    rc = steps_again(p, err);
+    if (!rc)
+        rc = card_time(p->stream, steps_again, p, TIMED_RUNS, us, err);
+    dnn_rest(p->dev->dnn);
+    pthread_mutex_unlock(&p->dev->lock);
+    return rc;
+}
+
+struct one_step {
+    struct gpu_plan *plan;
+    int at;
+};
+
+static int step_again(void *at, struct error *err)
+{
+    struct one_step *one = at;
+
+    return run_step(one->plan, &one->plan->steps[one->at], err);
+}
+
+int gpu_measure_step(struct gpu_plan *p, int at, float *us, struct error *err)
+{
+    struct one_step one = {p, at};
+    int rc;
+
+    pthread_mutex_lock(&p->dev->lock);
+    rc = step_again(&one, err);
+    if (!rc)
+        rc = card_time(p->stream, step_again, &one, TIMED_RUNS, us, err);
     dnn_rest(p->dev->dnn);
     pthread_mutex_unlock(&p->dev->lock);
     return rc;

@@ -3,7 +3,8 @@
  * gpu/arith_ops.h. Linked with the rest of gpu/ it makes a plugin whose plans
  * are the card's, step by step, so that they can be tested where there is no
  * card. FACENETD_EMULATED="lose=N" loses the card at its N-th run, "engines"
- * lets the first engines fail, "none" leaves cuDNN without any. */
+ * lets the first engines fail, "none" leaves cuDNN without any, "absent" is no
+ * card at all. */
 #include "gpu/card.h"
 #include "gpu/dnn.h"
 #include "gpu/kernels.h"
@@ -46,6 +47,10 @@ struct card *card_open(const struct device_options *opt, struct error *err)
         free(c);
         return error_null(err, ERR_DEVICE, "no card %d: there are 1",
                           opt->index);
+    }
+    if (how && !strcmp(how, "absent")) {
+        free(c);
+        return error_null(err, ERR_DEVICE, "no card is there");
     }
     c->bound = opt->memory_bytes;
     if (how)

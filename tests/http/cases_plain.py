@@ -137,7 +137,7 @@ def _(ctx):
     assert info["model"]["crop"] == "arcface-112" and info["model"]["width"] == 112
     assert info["model"]["embedding_size"] > 0
     if CARD:
-        assert info["device"]["backend"] == "cuda" and not info["device"]["why"], info
+        assert info["device"]["backend"] == "cuda" and not info["device"]["card"]["why"], info
     else:
         assert info["device"]["backend"] == "cpu" and info["device"]["why"]
         assert info["device"]["precision"] in ("f32", "bf16")

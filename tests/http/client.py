@@ -74,8 +74,13 @@ def multipart(fields):
     return out, "multipart/form-data; boundary=" + boundary
 
 
-# A plugin whose card all daemons are to serve on: the same tests there.
+# A plugin whose card all daemons are to serve on: the same tests there. With
+# what they are given beside it, so that they start soon.
 CARD = os.environ.get("FACENETD_PLUGIN")
+CARD_ARGS = os.environ.get("FACENETD_CARD_ARGS", "").split()
+# Where the programs find their libraries, this Python being elsewhere.
+if "FACENETD_LIBRARY_PATH" in os.environ:
+    os.environ["LD_LIBRARY_PATH"] = os.environ["FACENETD_LIBRARY_PATH"]
 
 
 class Daemon:
@@ -93,6 +98,8 @@ class Daemon:
         if "--device" not in args:
             argv += ["--device", "cuda", "--device-plugin", CARD] if CARD else \
                     ["--device", "cpu"]  # the same on a machine with a card
+        if CARD:
+            argv += CARD_ARGS
         env = dict(os.environ, **(env or {}))
         for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC"):
             env.pop(name, None)

@@ -6,7 +6,8 @@ usage: run.py [-v] [NAME-PART]...
 plain*: tiny networks with random weights, no data needed. demo*: the default models
 and demo pictures of models/. faces*: real weights
 and photos from FACENETD_DATA or ../shared/data; skipped without. card*, detection*: a card
-that is played, see tests/fake_gpu.c. jobs*: training
+that is played, see tests/fake_gpu.c. device*: the card of FACENETD_PLUGIN, on which
+all daemons then serve. jobs*: training
 jobs, with a trainer that only plays one. service*: as
 systemd runs it; skipped without systemd-socket-activate. Scenario
 files (*.json: a list of requests with the expected status and members of the
@@ -28,6 +29,7 @@ import cases_card  # noqa: E402
 import cases_card_gallery  # noqa: E402
 import cases_demo  # noqa: E402
 import cases_detection  # noqa: E402
+import cases_device  # noqa: E402
 import cases_faces  # noqa: E402
 import cases_jobs  # noqa: E402
 import cases_models  # noqa: E402
@@ -98,7 +100,7 @@ def collect():
                     cases.append((file[:-5] + ": " + row["name"],
                                   lambda ctx, row=row: scenario(ctx, row)))
     for module in (cases_plain, cases_models, cases_card, cases_card_gallery, cases_detection,
-                   cases_jobs, cases_train, cases_service, cases_demo, cases_faces):
+                   cases_device, cases_jobs, cases_train, cases_service, cases_demo, cases_faces):
         prefix = module.__name__[len("cases_"):]
         for name, fn in module.CASES:
             cases.append((prefix + ": " + name, fn))
