@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/engine/plugin.h"
 #include "tools/ctl_parse.h"
 #include "tools/measure.h"
 #include "tools/plot.h"
@@ -26,7 +27,11 @@ static const char usage[] =
     "  --pairs FILE       LFW's pairs.txt, or lines \"path1 path2 0|1\"\n"
     "  --photos DIR       what the paths of the list begin in\n"
     "  --threads N        that decode and detect (the cores)\n"
-    "  --precision P      auto, f32 or bf16 (auto)\n"
+    "  --device D         what embeds: cpu, cuda, cuda:N or auto (cpu); faces\n"
+    "                     are found by the processor in any case\n"
+    "  --device-plugin P  the card's plugin, where it is not beside this\n"
+    "                     program or installed\n"
+    "  --precision P      auto, f32, bf16; on a card also f16, tf32 (auto)\n"
     "  --batch N          faces embedded at once (16)\n"
     "  --far RATE         false-accept rate of VAL (1e-3)\n"
     "  --min-face PIXELS  smallest face looked for (36)\n"
@@ -74,6 +79,8 @@ enum {
     ARG_PAIRS,
     ARG_PHOTOS,
     ARG_THREADS,
+    ARG_DEVICE,
+    ARG_PLUGIN,
     ARG_PRECISION,
     ARG_BATCH,
     ARG_JSON,
@@ -129,8 +136,14 @@ static bool take_argument(void *ctx, int which, const char *text)
     case ARG_PHOTOS:
         o->photos = text;
         return true;
+    case ARG_DEVICE:
+        o->device = text;
+        return plugin_parse(text, &(int){0});
+    case ARG_PLUGIN:
+        o->plugin = text;
+        return true;
     case ARG_PRECISION:
-        return ctl_parse_precision(text, &o->precision);
+        return precision_parse(text, &o->precision);
     case ARG_THREADS:
         return ctl_parse_int(text, 1, 64, &o->n_threads);
     case ARG_BATCH:
@@ -173,6 +186,8 @@ static int parse(int argc, char **argv, struct arguments *a)
         {"pairs", required_argument, NULL, ARG_PAIRS},
         {"photos", required_argument, NULL, ARG_PHOTOS},
         {"threads", required_argument, NULL, ARG_THREADS},
+        {"device", required_argument, NULL, ARG_DEVICE},
+        {"device-plugin", required_argument, NULL, ARG_PLUGIN},
         {"precision", required_argument, NULL, ARG_PRECISION},
         {"batch", required_argument, NULL, ARG_BATCH},
         {"json", no_argument, NULL, ARG_JSON},
@@ -229,6 +244,9 @@ static void print_json(const struct measurement *m,
            r->accuracy, r->accuracy_std, r->val, r->val_std, r->far, r->eer,
            r->threshold, m->n_pairs, m->n_skipped, r->auc, r->val_threshold);
     print_name(m->model);
+    fputs(",\"device\":", stdout);
+    print_name(m->device);
+    printf(",\"precision\":\"%s\"", precision_name(m->precision));
     printf(",\"genuine\":%lld,\"impostor\":%lld,\"distance_metric\":%d,"
            "\"flipped\":%s,\"mean_subtracted\":%s,\"photos\":{\"all\":%d,"
            "\"missing\":%d,\"faceless\":%d,\"unreadable\":%d},"
@@ -266,7 +284,8 @@ static void print_text(const struct measurement *m)
                m->thresholds[i].far, m->thresholds[i].threshold,
                (long long)m->thresholds[i].n_accepted,
                (long long)m->thresholds[i].n_impostor);
-    printf("Precision: %s\n", m->precision == PRECISION_BF16 ? "bf16" : "f32");
+    printf("Device: %s, precision: %s\n", m->device,
+           precision_name(m->precision));
     printf("Per photo, ms: decode %.2f, detect %.2f, align %.2f, embed %.2f\n",
            (double)m->decode_us * per_photo, (double)m->detect_us * per_photo,
            (double)m->align_us * per_photo, (double)m->embed_us * per_photo);

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/engine/plugin.h"
 #include "core/face/embed.h"
 #include "core/face/face.h"
 #include "core/train/calibrate.h"
@@ -390,8 +391,32 @@ void measure_unload(struct measure_parts *l)
     for (int i = 0; i < 3; i++)
         model_free(l->parts[i]);
     model_free(l->model);
+    if (l->card)
+        l->card->backend->device_close(l->card);
     if (l->device)
         l->device->backend->device_close(l->device);
+}
+
+/* *out stays NULL where the processor is to do it. */
+static int open_card(const struct measure_options *opt, struct device **out,
+                     struct error *err)
+{
+    const char *name = opt->device ? opt->device : "cpu";
+    struct device_options how = {.tune = true};
+    const struct backend *b;
+    char *path;
+
+    if (!plugin_parse(name, &how.index))
+        return error_set(err, ERR_USAGE,
+                         "device '%.40s' is none of auto, cpu, cuda, cuda:N",
+                         name);
+    if (strcmp(name, "cpu") == 0)
+        return 0;
+    path = opt->plugin ? realpath(opt->plugin, NULL) : plugin_default();
+    b = plugin_open(path ? path : opt->plugin ? opt->plugin : "", err);
+    free(path);
+    *out = b ? b->device_open(&how, err) : NULL;
+    return *out || strcmp(name, "auto") == 0 ? 0 : -1;
 }
 
 int measure_load(const struct measure_options *opt, struct measure_parts *l,
@@ -405,12 +430,12 @@ int measure_load(const struct measure_options *opt, struct measure_parts *l,
     bool bf16_ok = false;
 
     l->device = backend_cpu.device_open(&one, err);
-    if (!l->device)
+    if (!l->device || open_card(opt, &l->card, err))
         return -1;
     l->model = model_load(opt->model, l->device, &bf16_ok, err);
     if (!l->model)
         return -1;
-    if (precision == PRECISION_AUTO && !bf16_ok)
+    if (precision == PRECISION_AUTO && !bf16_ok && !l->card)
         precision = PRECISION_F32;
     for (int i = 0; i < 3; i++) {
         const char *slash = strrchr(opt->model, '/');
@@ -429,9 +454,17 @@ int measure_load(const struct measure_options *opt, struct measure_parts *l,
     if (!l->detector)
         return -1;
     l->embedder =
-        embedder_new(l->device, l->model, opt->batch ? opt->batch : USUAL_BATCH,
-                     precision, err);
+        embedder_new(l->card ? l->card : l->device, l->model,
+                     opt->batch ? opt->batch : USUAL_BATCH, precision, err);
     return l->embedder ? 0 : -1;
+}
+
+static void name_device(const struct device *dev, struct measurement *out)
+{
+    struct device_info info;
+
+    dev->backend->device_describe(dev, &info);
+    snprintf(out->device, sizeof(out->device), "%s", info.name);
 }
 
 static int resolve(const struct measure_options *opt,
@@ -479,6 +512,7 @@ int measure_run(const struct measure_options *opt, struct measurement *out,
     out->n_pairs = pairs.n_pairs;
     out->n_photos = pairs.n_photos;
     out->precision = embedder_precision(l.embedder);
+    name_device(l.card ? l.card : l.device, out);
     snprintf(out->model, sizeof(out->model), "%s", l.model->name);
     dim = (size_t)embedder_dim(l.embedder) * (o.flipped ? 2 : 1);
     n = (size_t)pairs.n_photos * dim;

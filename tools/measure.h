@@ -13,6 +13,10 @@ struct measure_options {   /* zero takes the default */
                               model's */
     const char *pairs;     /* list, see core/train/pairs.h */
     const char *photos;    /* folder */
+    const char *device;    /* of the embedder: cpu (default), cuda, cuda:N, or
+                              auto: a card if there is one. Faces are found by
+                              the processor. */
+    const char *plugin;    /* the card's; default: plugin_default */
     int n_threads;         /* that read photos; default: the cores */
     int batch;             /* 16 */
     enum precision precision;
@@ -41,6 +45,7 @@ struct measurement {
     int64_t decode_us, detect_us, align_us, embed_us; /* sums over photos */
     int64_t wall_us;
     enum precision precision; /* the one used */
+    char device[80];          /* that embedded: "oneDNN 2.6.3, OpenBLAS…" */
     char model[sizeof(((struct model *)NULL)->name)];
     struct roc_point *roc; /* [n_roc] */
     int n_roc;
@@ -65,9 +70,10 @@ struct measure_parts {
     struct embedder *embedder;
     struct model *parts[3], *model;
     struct device *device;
+    struct device *card; /* the embedder's; NULL: it is on the device, too */
 };
-/* Looks at model, detectors, batch and precision of the options. Fills *out,
- * to be given to measure_unload in any case. */
+/* Looks at model, detectors, device, plugin, batch and precision of the
+ * options. Fills *out, to be given to measure_unload in any case. */
 int measure_load(const struct measure_options *opt, struct measure_parts *out,
                  struct error *err);
 void measure_unload(struct measure_parts *l);
