@@ -4,6 +4,7 @@
 #include "gpu/gpu_priv.h"
 #include "gpu/learn.h"
 #include "gpu/search.h"
+#include "gpu/triplets.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,6 +109,12 @@ static struct rows *rows_new(struct device *dev, const struct rows_options *opt,
     return search_rows_new(dev, ((struct gpu_device *)dev)->card, opt, err);
 }
 
+static int triplets(struct device *dev, const struct triplets_ask *ask,
+                    struct error *err)
+{
+    return triplets_select(((struct gpu_device *)dev)->card, ask, err);
+}
+
 const struct backend *facenetd_backend(uint32_t abi)
 {
     static const struct backend table = {
@@ -133,6 +140,7 @@ const struct backend *facenetd_backend(uint32_t abi)
         .rows_put = search_rows_put,
         .rows_wipe = search_rows_wipe,
         .rows_best = search_rows_best,
+        .triplets = triplets,
     };
 
     return abi == BACKEND_ABI ? &table : NULL;

@@ -19,6 +19,7 @@ struct rows;    /* numbers that are searched, see rows.h */
 struct rows_options;
 struct rows_ask;
 struct rows_answer;
+struct triplets_ask;
 
 /* A backend that lacks one refuses it when it plans: ERR_DEVICE. */
 enum precision {
@@ -129,6 +130,10 @@ struct backend {
      * it now. */
     int (*rows_best)(struct rows *r, const struct rows_ask *ask,
                      struct rows_answer *answers, struct error *err);
+    /* Selection of triplets: triplets.h. NULL: the host does it. ERR_NOMEM: no
+     * room for it now. Any thread. */
+    int (*triplets)(struct device *dev, const struct triplets_ask *ask,
+                    struct error *err);
 };
 
 /* Every backend's objects begin with these. */

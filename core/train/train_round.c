@@ -190,7 +190,8 @@ static int choose(struct train *t, struct sample *s, uint64_t *random,
                                   .alpha = (float)t->a->alpha,
                                   .pair = differ,
                                   .ctx = &c,
-                                  .old = s->old};
+                                  .old = s->old,
+                                  .device = t->dev};
     struct train_round *r = &t->round;
     int n = 0;
 

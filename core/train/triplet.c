@@ -7,8 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/engine/tensor.h"
+#include "core/engine/backend.h"
+#include "core/engine/triplets.h"
 #include "core/train/random.h"
+
+enum {
+    MOST_PAIRS = 1 << 24 /* that a device is asked about */
+};
 
 /* ---- sampling ----------------------------------------------------------- */
 
@@ -74,19 +79,15 @@ static void squares(const float *x, int n, int dim, float *out)
     }
 }
 
-/* out [nx,ny] holds x.y; sx, sy: squared lengths. A rounding below 0 is 0; NaN
- * stays. */
+/* out [nx,ny] holds x.y; sx, sy: squared lengths. */
 static void from_products(const float *sx, int nx, const float *sy, int ny,
                           float *out)
 {
     for (int i = 0; i < nx; i++) {
         float *row = out + (size_t)i * (size_t)ny;
 
-        for (int k = 0; k < ny; k++) {
-            float d = sx[i] + sy[k] - 2 * row[k];
-
-            row[k] = d < 0 ? 0 : d;
-        }
+        for (int k = 0; k < ny; k++)
+            row[k] = triplets_distance(sx[i], sy[k], row[k]);
     }
 }
 
@@ -141,15 +142,14 @@ static int pick(struct selection *s, const float *d, float positive, int a,
                 int p, int first, int end, bool old_anchor, bool old_others)
 {
     float alpha = s->opt->alpha;
-    bool hard = s->opt->choice == TRIPLET_FACENET;
+    bool beyond = s->opt->choice == TRIPLET_FACENET;
     int n = 0;
 
-    /* A distance that is not a number compares false, and is not taken. */
     for (int k = 0; k < first; k++)
-        if (d[k] - positive < alpha && (!hard || positive < d[k]))
+        if (triplets_allowed(d[k], positive, alpha, beyond))
             s->allowed[n++] = k;
     for (int k = end; k < s->n; k++)
-        if (d[k] - positive < alpha && (!hard || positive < d[k]))
+        if (triplets_allowed(d[k], positive, alpha, beyond))
             s->allowed[n++] = k;
     if (n == 0)
         return 0;
@@ -185,6 +185,131 @@ static int select_pairs(struct selection *s, const float *d, bool old_anchor,
     return 0;
 }
 
+/* New vectors, and old ones among them where there are any. */
+static int select_here(struct selection *s, const float *x, int dim,
+                       struct error *err)
+{
+    const struct triplet_options *opt = s->opt;
+    int n = s->n, rc;
+    float *d = tensor_alloc((size_t)n * (size_t)n + 1);
+
+    s->allowed = malloc(((size_t)n + 1) * sizeof(*s->allowed));
+    if (!d || !s->allowed) {
+        free(d);
+        return error_set(err, ERR_NOMEM,
+                         "no memory to select triplets of %d photos", n);
+    }
+    rc = triplet_distances(x, n, x, n, dim, d, err) ||
+         select_pairs(s, d, false, false);
+    if (!rc && opt->old) {
+        rc = triplet_distances(opt->old, n, x, n, dim, d, err) ||
+             select_pairs(s, d, true, false);
+        for (int i = 0; i < n; i++) /* now the anchor is the new one */
+            for (int k = i + 1; k < n; k++) {
+                float *y = &d[(size_t)i * (size_t)n + (size_t)k];
+                float *z = &d[(size_t)k * (size_t)n + (size_t)i], t = *y;
+
+                *y = *z;
+                *z = t;
+            }
+        rc = rc || select_pairs(s, d, false, true);
+    }
+    free(d);
+    return rc ? error_set(err, ERR_NOMEM, "no memory for %zu triplets",
+                          s->n_out)
+              : 0;
+}
+
+/* ---- selection on a device ------------------------------------------------
+ */
+
+/* All pairs that may be, in the order of select_pairs; NULL: no memory, or too
+ * many. */
+static struct triplets_pair *list_pairs(const struct selection *s, int *n_pairs)
+{
+    const struct triplet_options *opt = s->opt;
+    struct triplets_pair *list;
+    size_t room = 0, n = 0;
+
+    for (int first = 0, end; first < s->n; first = end) {
+        for (end = first; end < s->n && s->person[end] == s->person[first];)
+            end++;
+        room += (size_t)(end - first) * (size_t)(end - first - 1) / 2;
+    }
+    list = room <= MOST_PAIRS ? malloc((room + 1) * sizeof(*list)) : NULL;
+    for (int first = 0, end; list && first < s->n; first = end) {
+        for (end = first; end < s->n && s->person[end] == s->person[first];)
+            end++;
+        for (int a = first; a < end; a++)
+            for (int p = a + 1; p < end; p++)
+                if (!opt->pair || opt->pair(opt->ctx, a, p))
+                    list[n++] = (struct triplets_pair){a, p, first, end};
+    }
+    *n_pairs = (int)n;
+    return list;
+}
+
+struct drawing {
+    uint64_t *random;
+    int n;
+};
+
+static void draw_ranks(void *ctx, int *counts)
+{
+    struct drawing *d = ctx;
+
+    for (int i = 0; i < d->n; i++)
+        if (counts[i] > 0)
+            counts[i] = random_below(d->random, counts[i]);
+}
+
+/* 1: it has no room for this; nothing was drawn. */
+static int select_there(struct selection *s, const float *x, int dim,
+                        struct error *err)
+{
+    struct device *dev = s->opt->device;
+    struct drawing drawing = {.random = s->random};
+    struct triplets_pair *pairs = list_pairs(s, &drawing.n);
+    float *square = tensor_alloc((size_t)s->n + 1);
+    struct triplets_ask ask = {.x = x,
+                               .squares = square,
+                               .n = s->n,
+                               .dim = dim,
+                               .pairs = pairs,
+                               .n_pairs = drawing.n,
+                               .alpha = s->opt->alpha,
+                               .beyond = s->opt->choice == TRIPLET_FACENET,
+                               .draw = draw_ranks,
+                               .ctx = &drawing};
+    struct error why;
+    uint64_t random = *s->random;
+    int rc = 1;
+
+    ask.negatives = malloc(((size_t)drawing.n + 1) * sizeof(*ask.negatives));
+    if (pairs && square && ask.negatives) {
+        squares(x, s->n, dim, square);
+        rc = drawing.n ? dev->backend->triplets(dev, &ask, &why) : 0;
+        if (rc && why.code != ERR_NOMEM)
+            *err = why;
+        else if (rc)
+            rc = 1;
+    }
+    if (rc)
+        *s->random = random;
+    for (int i = 0; rc == 0 && i < drawing.n; i++)
+        if (ask.negatives[i] >= 0 &&
+            push(s, (struct triplet){pairs[i].a, pairs[i].p, ask.negatives[i]}))
+            rc = error_set(err, ERR_NOMEM, "no memory for %zu triplets",
+                           s->n_out);
+    free(ask.negatives);
+    free(square);
+    free(pairs);
+    return rc;
+}
+
+/* ---- both -----------------------------------------------------------------
+ */
+
 static void shuffle(struct selection *s)
 {
     for (size_t i = s->n_out; i > 1; i--) {
@@ -202,47 +327,22 @@ int triplet_select(const float *embeddings, const int *person, int n, int dim,
 {
     struct selection s = {
         .opt = opt, .random = random, .person = person, .n = n};
-    float *d = tensor_alloc((size_t)n * (size_t)n + 1);
-    int rc = -1;
+    int rc = 1;
 
     *out = NULL;
     *n_out = 0;
-    s.allowed = malloc(((size_t)n + 1) * sizeof(*s.allowed));
-    if (!d || !s.allowed) {
-        error_set(err, ERR_NOMEM, "no memory to select triplets of %d photos",
-                  n);
-        goto end;
+    if (opt->device && opt->device->backend->triplets && !opt->old)
+        rc = select_there(&s, embeddings, dim, err);
+    if (rc > 0)
+        rc = select_here(&s, embeddings, dim, err);
+    if (!rc) {
+        shuffle(&s);
+        *out = s.out;
+        *n_out = (int)s.n_out;
+        s.out = NULL;
     }
-    if (triplet_distances(embeddings, n, embeddings, n, dim, d, err))
-        goto end;
-    rc = select_pairs(&s, d, false, false);
-    if (!rc && opt->old) {
-        rc = triplet_distances(opt->old, n, embeddings, n, dim, d, err);
-        if (rc)
-            goto end;
-        rc = select_pairs(&s, d, true, false);
-        for (int i = 0; i < n; i++) /* now the anchor is the new one */
-            for (int k = i + 1; k < n; k++) {
-                float *x = &d[(size_t)i * (size_t)n + (size_t)k];
-                float *y = &d[(size_t)k * (size_t)n + (size_t)i], t = *x;
-
-                *x = *y;
-                *y = t;
-            }
-        rc = rc ? rc : select_pairs(&s, d, false, true);
-    }
-    if (rc) {
-        error_set(err, ERR_NOMEM, "no memory for %zu triplets", s.n_out);
-        goto end;
-    }
-    shuffle(&s);
-    *out = s.out;
-    *n_out = (int)s.n_out;
-    s.out = NULL;
-end:
     free(s.out);
     free(s.allowed);
-    free(d);
     return rc;
 }
 

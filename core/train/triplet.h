@@ -11,6 +11,8 @@
 
 #include "core/base/error.h"
 
+struct device;
+
 enum triplet_choice {
     TRIPLET_VGGFACE, /* neg - pos < alpha: the script's live line */
     TRIPLET_FACENET  /* and pos < neg: semi-hard, its other line */
@@ -40,10 +42,15 @@ struct triplet_options {
      * Besides triplets of new vectors alone there are those whose anchor is
      * old, and those whose positive and negative are. NULL: none. */
     const float *old;
+    /* Selects in place of the host where its table has that and there are no
+     * old vectors: the same triplets, but for the rounding of distances. NULL:
+     * none. */
+    struct device *device;
 };
 /* embeddings [n,dim], rows of one person side by side, person [n]. Every
  * anchor with each later photo of its person as positive, one negative drawn
- * at random of those allowed; shuffled. *out: malloc'd, *n_out. */
+ * at random of those allowed; shuffled. *out: malloc'd, *n_out. ERR_NOMEM;
+ * ERR_DEVICE. */
 int triplet_select(const float *embeddings, const int *person, int n, int dim,
                    const struct triplet_options *opt, uint64_t *random,
                    struct triplet **out, int *n_out, struct error *err);
