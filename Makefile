@@ -73,7 +73,8 @@ EMULATED_OBJ := $(patsubst %.c,$(PIC)/%.o,$(sort \
         $(wildcard tests/gpu/emulated*.c)))
 TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op) \
         $(EMULATED) $(addprefix $(B)/tests/gpu/,test_card test_conv \
-        test_detection test_learn test_learn_op test_plan test_search \
+        test_detection test_learn test_learn_op test_plan test_search test_train \
+        test_triplets \
         test_update) \
         $(if $(CUDNN_H),$(B)/tests/gpu/test_engines)
 BENCH := $(patsubst %.c,$(B)/%,$(sort $(wildcard bench/bench_*.c)))
@@ -167,8 +168,8 @@ $(addprefix $(B)/tests/gpu/,test_conv test_plan test_update): %: %.o $(GPU_OBJ) 
         $(EMULATED_OBJ)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lm -lpthread -lcmocka
-$(addprefix $(B)/tests/gpu/,test_card test_detection test_learn test_search): \
-        %: %.o $(LIB)
+$(addprefix $(B)/tests/gpu/,test_card test_detection test_learn test_search \
+        test_train test_triplets): %: %.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 $(addprefix $(B)/tests/gpu/,test_learn_op bench_steps): %: %.o $(GPU_OBJ) \
@@ -223,14 +224,15 @@ build/facenetd-cuda.so: $(GPU_OBJ) $(PIC)/gpu/card.o $(PIC)/gpu/dnn.o \
 
 # Not through the plugin, but of its parts.
 $(addprefix $(B)/tests/gpu/,test_conv_card test_learn_op_card \
-        bench_steps_card): %_card: %.o $(GPU_OBJ) $(PIC)/gpu/card.o \
+        test_update_card bench_steps_card): %_card: %.o $(GPU_OBJ) $(PIC)/gpu/card.o \
         $(PIC)/gpu/dnn.o $(KERNELS) $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(CUDA_LDFLAGS) $(GPU_LIBS) \
 	    -lcmocka
 GPU_TESTS := $(B)/tests/op/test_op $(addprefix $(B)/tests/gpu/,test_card \
         test_conv_card test_detection test_learn test_learn_op_card \
-        test_search bench_card bench_detection bench_search)
+        test_search test_train test_triplets test_update_card bench_card \
+        bench_detection bench_search)
 $(addprefix $(B)/tests/gpu/,bench_card bench_detection bench_search): %: \
         %.o $(LIB)
 	@echo "  LD $@"

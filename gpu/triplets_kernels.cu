@@ -3,7 +3,9 @@
 /* C++ of its own, so before anything that is C. */
 #include <cuda_runtime.h>
 
+extern "C" {
 #include "gpu/triplets_kernels.h"
+}
 
 enum {
     THREADS = 256,
