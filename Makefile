@@ -302,7 +302,9 @@ HTTPTEST := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/http/*.c)))
         uninstall help clean
 test-build: $(B)/facenetd $(B)/facenetctl $(TESTS) $(REPLAY) $(HTTPTEST) \
         $(B)/tests/fake_gpu.so
-test: all test-build models ## build and run every test
+# The card's plugin too where it can be built; checked as it was linked.
+CAN_GPU := $(and $(CUDNN_H),$(wildcard $(NVCC)))
+test: all test-build models $(if $(CAN_GPU),gpu) ## build and run every test
 	@V=$(V) FACENETD_DATA="$(abspath $(DATA))" tests/run
 
 asan: ## the tests under AddressSanitizer and UBSan
