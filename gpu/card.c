@@ -210,6 +210,10 @@ int card_upload(struct card *c, void *to, const void *from, size_t bytes,
 {
     cudaError_t e = cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice);
 
+    /* It may return when the bytes are on their way, and streams of ours do
+     * not wait for the runtime's own. */
+    if (e == cudaSuccess)
+        e = cudaStreamSynchronize(cudaStreamLegacy);
     return e == cudaSuccess ? 0 : failed(c, e, "copying to it", err);
 }
 
