@@ -232,7 +232,7 @@ $(addprefix $(B)/tests/gpu/,test_conv_card test_learn_op_card \
 GPU_TESTS := $(B)/tests/op/test_op $(addprefix $(B)/tests/gpu/,test_card \
         test_conv_card test_detection test_learn test_learn_op_card \
         test_search test_train test_triplets test_update_card bench_card \
-        bench_detection bench_search)
+        bench_detection bench_search) $(B)/bench/bench_train
 $(addprefix $(B)/tests/gpu/,bench_card bench_detection bench_search): %: \
         %.o $(LIB)
 	@echo "  LD $@"

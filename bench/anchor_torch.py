@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""PyTorch on the CPU, one training step: bench/train.py's anchor.
+"""PyTorch, one training step: bench/train.py's anchor.
 usage: anchor_torch.py ARCH BATCH THREADS STEPS contiguous|channels_last
+                       [cuda bf16|tf32]
 ARCH: inception_resnet_v1, mobilefacenet; layer by layer what core/arch builds.
-A step: forward, unit vectors, triplet loss, backward, Adagrad; float32. Prints
+A step: forward, unit vectors, triplet loss, backward, Adagrad; float32 on the
+CPU, on the card bf16 by autocast or TF32, with the batch's copy. Prints
 "median_ms p90_ms cpu_ms n_parameters first_loss last_loss"."""
 import sys
 import time
@@ -124,8 +126,9 @@ def mobilefacenet(dim):
 
 
 def main():
-    arch, batch, threads, steps, order = sys.argv[1:]
+    arch, batch, threads, steps, order, *card = sys.argv[1:]
     batch = int(batch)
+    bf16 = card[1:] == ["bf16"]
     torch.set_num_threads(int(threads))
     torch.manual_seed(1)
     net, side = {"inception_resnet_v1": inception_resnet_v1,
@@ -134,12 +137,20 @@ def main():
     if order == "channels_last":
         net = net.to(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)
+    if card:
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cuda.matmul.allow_tf32 = True
+        net, x = net.cuda(), x.pin_memory()
     optim = torch.optim.Adagrad(net.parameters(), lr=0.01,
                                 initial_accumulator_value=0.1, foreach=True)
 
     def step():
         optim.zero_grad(set_to_none=True)
-        y = F.normalize(net(x)).view(batch // 3, 3, -1)
+        on = x.cuda(non_blocking=True) if card else x
+        with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+            y = net(on)
+        y = F.normalize(y.float()).view(batch // 3, 3, -1)
         near = (y[:, 0] - y[:, 1]).square().sum(1)
         far = (y[:, 0] - y[:, 2]).square().sum(1)
         loss = F.relu(near - far + 0.2).mean()

@@ -1,7 +1,9 @@
 /* bench/bench_train.c - time of one step of training, and of the selection of
  * triplets; for bench/train.py, which pairs the step with PyTorch's in one run.
- * usage: bench_train step ARCH BATCH THREADS STEPS
- *        bench_train select TIMES
+ * usage: bench_train step ARCH BATCH THREADS STEPS [DEVICE [PRECISION [tune]]]
+ *        bench_train select TIMES [DEVICE]
+ * DEVICE is the processor unless it is cuda or cuda:N, with the plugin that
+ * FACENETD_PLUGIN names; PRECISION is f32 unless named.
  * A step: copy of the batch, forward, unit vectors, triplet loss, backward,
  * norm, ADAGRAD, moving average. A selection: of 45 people with 40 photos,
  * random unit vectors of 128 numbers. Prints "median_ms p90_ms cpu_ms" (cpu: of
@@ -14,6 +16,7 @@
 
 #include "core/arch/arch.h"
 #include "core/train/optim.h"
+#include "core/train/train_device.h"
 #include "core/train/triplet.h"
 
 enum {
@@ -116,11 +119,11 @@ static int measure_steps(struct step *s, int count, struct error *err)
 }
 
 static int open_step(struct step *s, struct device *dev, const char *arch,
-                     struct error *err)
+                     enum precision precision, struct error *err)
 {
     struct arch_options arch_opt = {.embedding_size = DIM, .seed = 1};
     struct learn_options learn = {.seed = 1};
-    struct plan_options opt = {.n = s->n, .precision = PRECISION_F32};
+    struct plan_options opt = {.n = s->n, .precision = precision};
     struct graph *g = arch_new(arch, &arch_opt, err);
 
     s->net = g ? network_new_learning(dev, g, &learn, err) : NULL;
@@ -139,33 +142,49 @@ static int open_step(struct step *s, struct device *dev, const char *arch,
     return 0;
 }
 
+static struct device *open_device(const char *name, int n_threads, bool tune,
+                                  struct error *err)
+{
+    struct train_device_options opt = {.device = name ? name : "cpu",
+                                       .plugin = getenv("FACENETD_PLUGIN"),
+                                       .tune = tune,
+                                       .n_threads = n_threads};
+    struct error why;
+
+    return train_device_open(&opt, &why, err);
+}
+
+/* ARCH BATCH THREADS STEPS, and what may follow; NULL after the last. */
 static int steps(char **argv, struct error *err)
 {
-    struct device_options opt = {.n_threads = atoi(argv[2])};
+    int n_threads = atoi(argv[2]);
+    const char *device = argv[4], *word = device ? argv[5] : NULL;
     struct step s = {.n = atoi(argv[1])};
+    struct train_precision precision;
     struct device *dev;
     int rc;
 
-    if (s.n < 3 || s.n % 3 || opt.n_threads < 1)
+    if (s.n < 3 || s.n % 3 || n_threads < 1)
         return error_set(err, ERR_BAD_FIELD,
                          "a batch is a multiple of 3, threads 1 or more");
-    dev = backend_cpu.device_open(&opt, err);
+    dev = open_device(device, n_threads, word && argv[6], err);
     if (!dev)
         return -1;
-    rc = open_step(&s, dev, argv[0], err);
+    rc = train_device_precision(dev, word ? word : "f32", &precision, err) ||
+         open_step(&s, dev, argv[0], precision.learn, err);
     if (!rc)
         rc = measure_steps(&s, times(argv[3]), err);
     optim_free(s.optim);
     plan_free(s.plan);
     network_free(s.net);
-    backend_cpu.device_close(dev);
+    dev->backend->device_close(dev);
     free(s.input);
     free(s.unit);
     free(s.grad);
     return rc;
 }
 
-static int selections(int count, struct error *err)
+static int selections(int count, const char *device, struct error *err)
 {
     static float vectors[PEOPLE * PHOTOS * DIM];
     static int person[PEOPLE * PHOTOS];
@@ -173,6 +192,9 @@ static int selections(int count, struct error *err)
     uint64_t random = 1;
     int found = 0;
 
+    opt.device = open_device(device, 1, false, err);
+    if (!opt.device)
+        return -1;
     tensor_formula("vectors", vectors, PEOPLE * PHOTOS * DIM);
     triplet_normalise(vectors, PEOPLE * PHOTOS, DIM, vectors);
     for (int i = 0; i < PEOPLE * PHOTOS; i++)
@@ -188,6 +210,7 @@ static int selections(int count, struct error *err)
         busy[n] = cpu_now() - cpu;
         free(t);
     }
+    opt.device->backend->device_close(opt.device);
     report(count);
     printf(" %d\n", found);
     return 0;
@@ -198,14 +221,15 @@ int main(int argc, char **argv)
     struct error err = {0};
     int rc;
 
-    if (argc == 6 && !strcmp(argv[1], "step")) {
+    if (argc >= 6 && argc <= 9 && !strcmp(argv[1], "step")) {
         rc = steps(argv + 2, &err);
-    } else if (argc == 3 && !strcmp(argv[1], "select")) {
-        rc = selections(times(argv[2]), &err);
+    } else if ((argc == 3 || argc == 4) && !strcmp(argv[1], "select")) {
+        rc = selections(times(argv[2]), argv[3], &err);
     } else {
         fprintf(stderr,
-                "usage: %s step ARCH BATCH THREADS STEPS\n"
-                "       %s select TIMES\n",
+                "usage: %s step ARCH BATCH THREADS STEPS [DEVICE [PRECISION "
+                "[tune]]]\n"
+                "       %s select TIMES [DEVICE]\n",
                 argv[0], argv[0]);
         return 2;
     }
