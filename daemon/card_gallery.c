@@ -253,9 +253,11 @@ void card_gallery_status(struct card_gallery *cg,
 
     gallery_size(cg->gallery, &size);
     *out = (struct card_gallery_status){
-        .n_rows = size.n_device,
-        .n_left_out = size.n_device_left_out,
         .attached = gallery_on_device(cg->gallery, NULL)};
+    if (out->attached) {
+        out->n_rows = size.n_device;
+        out->n_left_out = size.n_device_left_out;
+    }
     pthread_mutex_lock(&c->lock);
     if (c->opt.gallery_bytes == 0)
         error_set(&out->why, ERR_DEVICE,

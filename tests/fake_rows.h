@@ -41,6 +41,8 @@ static struct fake_rows_state {
     atomic_bool busy; /* no memory for a search */
     atomic_bool slow; /* rows are written once this is gone */
     atomic_int n_slow;
+    atomic_int hold; /* the first so many searches wait until it is 0 */
+    atomic_int n_held;
     atomic_int n_left; /* rows that were put and not wiped */
 } fake_rows_state;
 
@@ -287,7 +289,12 @@ static inline int fake_rows_best(struct rows *rows, const struct rows_ask *ask,
     size_t n_rows = 0, dim = (size_t)rows->opt.dim;
     struct fake_query a = {0};
 
-    atomic_fetch_add(&fake_rows_state.n_asks, 1);
+    if (atomic_fetch_add(&fake_rows_state.n_asks, 1) <
+        atomic_load(&fake_rows_state.hold)) {
+        atomic_fetch_add(&fake_rows_state.n_held, 1);
+        while (atomic_load(&fake_rows_state.hold) > 0)
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
     if (fake_rows_fault(err))
         return -1;
     if (atomic_load(&fake_rows_state.busy))
