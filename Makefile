@@ -25,7 +25,7 @@ CFLAGS_HARD := -fPIE -fstack-protector-strong -fstack-clash-protection \
         -fcf-protection
 CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2
 CFLAGS_check := -O2 -Werror -D_FORTIFY_SOURCE=2
-CFLAGS_asan := -O1 -g -fno-omit-frame-pointer \
+CFLAGS_asan := -O1 -g -fPIC -fno-omit-frame-pointer \
         -fsanitize=address,undefined -fno-sanitize-recover=undefined
 CFLAGS_tsan := -O1 -g -fsanitize=thread
 CFLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined

@@ -72,7 +72,7 @@ static void attach(struct card *c, struct card_gallery *cg)
 static void tell_brought(struct card *c, struct card_gallery *cg,
                          const struct gallery_size *size)
 {
-    int64_t was_left_out = cg->n_left_out;
+    int64_t was_left_out = cg->n_left_out, n_were = cg->n_rows;
     struct device_info info = {0};
 
     cg->n_rows = size->n_device;
@@ -88,7 +88,7 @@ static void tell_brought(struct card *c, struct card_gallery *cg,
                   (long long)cg->n_left_out);
     if (cg->n_left_out > 0 && was_left_out == 0)
         tell(cg, "the processor searches these");
-    log_event(LOG_LEVEL_DEBUG, "device",
+    log_event(n_were == 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "device",
               "gallery=%.12s rows=%lld left_out=%lld bytes_used=%zu",
               gallery_model(cg->gallery), (long long)cg->n_rows,
               (long long)cg->n_left_out, info.bytes_used);

@@ -119,17 +119,14 @@ static int take_block(struct on_device *d)
     return block;
 }
 
-/* A device that is full takes no more blocks than it has. */
+/* A device that is full takes no more blocks than it has; one that was there
+ * before and is not now is not asked for again. */
 static void no_room(struct on_device *d, int block)
 {
     pthread_mutex_lock(&d->lock);
-    d->most = d->n_used;
-    if (block == d->n_used - 1) {
+    if (block == d->n_used - 1)
         d->n_used--;
-        d->most--;
-    } else {
-        d->spare[d->n_spare++] = block;
-    }
+    d->most = d->n_used;
     pthread_mutex_unlock(&d->lock);
 }
 

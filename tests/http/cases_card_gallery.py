@@ -122,6 +122,7 @@ def _(ctx):
     with daemon(ctx, card) as (d, _, (want, _)):
         one = wait_brought(d)
         assert one["searched"] and one["rows_left_out"] == 0 and one["why"] is None, one
+        d.wait_log(r"event=device gallery=\w+ rows=%d left_out=0 " % one["rows"])
         asks = card.seen()["asks"]
         for seed in want:
             same_on_card(d, want, seed)
