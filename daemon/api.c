@@ -33,7 +33,8 @@ json_t *api_face_json(const struct face *face)
                           face->box.y1};
     json_t *points = json_array();
 
-    for (int i = 0; points && i < 5; i++) {
+    /* None where nobody looked for them. */
+    for (int i = 0; points && i < 5 && !isnan(face->points[i][0]); i++) {
         json_t *point =
             json_pack("[o, o]", api_real((double)face->points[i][0], 2),
                       api_real((double)face->points[i][1], 2));
@@ -93,5 +94,7 @@ enum face_choice api_choice(const char *word, enum face_choice otherwise)
         return otherwise;
     if (strcmp(word, "single") == 0)
         return FACE_SINGLE;
+    if (strcmp(word, "aligned") == 0)
+        return FACE_ALIGNED;
     return strcmp(word, "all") == 0 ? FACE_ALL : FACE_LARGEST;
 }

@@ -13,7 +13,7 @@ static const struct form_field detect_fields[] = {
 
 static const struct form_field embed_fields[] = {
     {"image", FORM_IMAGE, NULL},
-    {"faces", FORM_CHOICE, "largest|single|all"},
+    {"faces", FORM_CHOICE, "largest|single|all|aligned"},
     {NULL, FORM_IMAGE, NULL},
 };
 

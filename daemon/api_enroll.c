@@ -12,7 +12,7 @@
 static const struct form_field fields[] = {
     {"subject", FORM_ID, NULL},      {"image", FORM_IMAGES, NULL},
     {"gallery", FORM_ID, NULL},      {"name", FORM_NAME, NULL},
-    {"metadata", FORM_OBJECT, NULL}, {"faces", FORM_CHOICE, "single|largest"},
+    {"metadata", FORM_OBJECT, NULL}, {"faces", FORM_CHOICE, "single|largest|aligned"},
     {NULL, FORM_IMAGE, NULL},
 };
 

@@ -202,7 +202,9 @@ int ctl_verify(int argc, char **argv)
               "  --far RATE         or the rate of strangers that may match\n"
               "  --subject ID       compare with an enrolled subject\n"
               "  --gallery ID       gallery of the subject\n"
-              "  --faces WHICH      largest, or single: refuse several\n");
+              "  --faces WHICH      largest, single: refuse several, or "
+              "aligned:\n"
+              "                     these are the model's crops already\n");
 
     if (rc >= 0)
         return rc;
@@ -266,7 +268,7 @@ int ctl_enroll(int argc, char **argv)
                    "  --gallery ID       gallery (the daemon's default)\n"
                    "  --name NAME        display name\n"
                    "  --metadata JSON    an object to keep with the subject\n"
-                   "  --faces WHICH      single (default), or largest\n"
+                   "  --faces WHICH      single (default), largest or aligned\n"
                    "  --idempotency-key KEY  makes a repeated command safe\n");
 
     if (rc >= 0)
@@ -337,7 +339,7 @@ int ctl_identify(int argc, char **argv)
               "(the model's)\n"
               "  --far RATE         or the rate of strangers that may match\n"
               "  --gallery ID       gallery (the daemon's default)\n"
-              "  --faces WHICH      largest (default), or all\n");
+              "  --faces WHICH      largest (default), all or aligned\n");
 
     if (rc >= 0)
         return rc;

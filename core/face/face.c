@@ -3,6 +3,7 @@
  * and train call it. */
 #include "core/face/face.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -59,6 +60,8 @@ int photo_choose(const struct face *faces, int n_faces, const struct image *img,
         break;
     case FACE_CENTRAL:
         *first = central(faces, n_faces, img);
+        break;
+    case FACE_ALIGNED: /* there is one */
         break;
     }
     return 0;
@@ -118,6 +121,32 @@ static int make_chips(const struct image *img, const struct contract *contract,
     return 0;
 }
 
+/* The whole picture as the one face, whose crop it is. */
+static int take_aligned(const struct image *img, const struct contract *c,
+                        struct photo *out, struct error *err)
+{
+    struct face face = {.box = {0, 0, (float)img->w, (float)img->h},
+                        .score = 1};
+
+    if (img->w != c->width || img->h != c->height)
+        return error_set(err, ERR_BAD_FIELD,
+                         "faces=aligned takes pictures of %dx%d, this one is "
+                         "%dx%d",
+                         c->width, c->height, img->w, img->h);
+    for (int i = 0; i < 5; i++)
+        face.points[i][0] = face.points[i][1] = NAN;
+    out->chips = calloc(1, sizeof(*out->chips));
+    if (out->chips)
+        out->chips[0].input = malloc(3 * (size_t)img->w * (size_t)img->h *
+                                     sizeof(*out->chips[0].input));
+    if (!out->chips || !out->chips[0].input)
+        return error_set(err, ERR_NOMEM, "no memory for a face");
+    out->chips[0].face = face;
+    out->n_chips = out->n_faces = 1;
+    align_scale(img, c, out->chips[0].input);
+    return 0;
+}
+
 int photo_read(struct detect_scratch *s, const struct contract *contract,
                const void *bytes, size_t len_bytes,
                const struct face_options *opt, struct photo *out,
@@ -139,6 +168,12 @@ int photo_read(struct detect_scratch *s, const struct contract *contract,
         return -1;
     out->width = img->w;
     out->height = img->h;
+    if (opt->choice == FACE_ALIGNED && contract) {
+        rc = take_aligned(img, contract, out, err);
+        out->align_us = now_us() - t1;
+        image_free(img);
+        return rc;
+    }
     rc = detect_faces(s, img, &opt->detect, &faces, &out->n_faces, err);
     t2 = now_us();
     out->detect_us = t2 - t1;

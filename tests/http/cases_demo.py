@@ -2,6 +2,7 @@
 pictures of models/, as README's Start does it."""
 
 import os
+import shutil
 
 from client import CTL, PHOTO, ROOT, Daemon, Skip, expect, read, run
 
@@ -100,6 +101,52 @@ def _(ctx):
         faces = expect(d.post("/identify", [("gallery", "second"),
                                             ("image", picture(who + "-2"))]), 200).json["faces"]
         assert [c["subject"] for c in faces[0]["candidates"]] == [who], (who, faces)
+
+
+@case("crops that are aligned already are answered like the photos that they are of")
+def _(ctx):
+    d = daemon(ctx)
+    model = os.path.join(MODELS, "embedder.onnx")
+    photos, crops = ctx.path("demo-photos"), ctx.path("demo-crops")
+    for who in ("ada", "ben"):
+        os.makedirs(os.path.join(photos, who))
+        for i in "12":
+            shutil.copy(path(who + "-" + i), os.path.join(photos, who, i + ".jpg"))
+    run(CTL, "align", photos, crops, "--detectors", MODELS, "--model", model, "--png")
+
+    def crop(name):
+        who, i = name.split("-")
+        return read(os.path.join(crops, who, i + ".png"))
+
+    for one, two in (("ada-1", "ada-2"), ("ada-1", "ben-2")):
+        a = expect(d.post("/verify", [("image1", crop(one)), ("image2", crop(two)),
+                                      ("faces", "aligned")]), 200).json
+        b = verify(d, one, two)
+        assert abs(a["distance"] - b["distance"]) < 1e-4 and a["match"] == b["match"], (a, b)
+        face = a["faces"]["image1"]
+        assert face["landmarks"] == [] and face["faces_found"] == 1, face
+        assert face["box"] == {"x0": 0, "y0": 0, "x1": 112, "y1": 112}, face
+        assert a["timings_ms"]["detect"] == 0, a
+    expect(d.post("/enroll", [("gallery", "crops"), ("subject", "ada"), ("faces", "aligned"),
+                              ("image", crop("ada-1"))]), 201)
+    a = expect(d.post("/identify", [("gallery", "crops"), ("faces", "aligned"),
+                                    ("image", crop("ada-2"))]), 200).json
+    assert [c["subject"] for c in a["faces"][0]["candidates"]] == ["ada"], a
+    a = expect(d.post("/identify", [("gallery", "crops"), ("image", picture("ada-2"))]),
+               200).json
+    assert [c["subject"] for c in a["faces"][0]["candidates"]] == ["ada"], a
+    rows = d.get("/subjects/ada/faces?gallery=crops").json["faces"]
+    assert [r["crop"] for r in rows] == [False], rows
+
+
+@case("a picture that is no crop of the model's size is named")
+def _(ctx):
+    d = daemon(ctx)
+    a = expect(d.post("/verify", [("image1", picture("ada-1")), ("image2", picture("ada-2")),
+                                  ("faces", "aligned")]), 400, "bad_field", image="image1")
+    assert "takes pictures of 112x112, this one is 300x360" in a.json["detail"], a
+    expect(d.post("/detect", [("image", picture("ada-1")), ("faces", "aligned")]), 400,
+           "bad_field")
 
 
 @case("a picture without a face is named")
