@@ -1,7 +1,7 @@
 /* tests/unit/test_detector_train.c - whole runs of the detector's training on
  * a few small made-up photos, taught by random networks whose last biases make
- * them find faces everywhere: files that load, the same twice, a stop, and
- * what is refused. */
+ * them find faces everywhere: files that load, the same twice and on a card
+ * that is played (tests/fake_gpu.c), a stop, and what is refused. */
 #include "core/train/detector_train.h"
 
 #include <setjmp.h>
@@ -22,6 +22,7 @@ static struct {
     struct device *dev;
     volatile sig_atomic_t stop;
     int n_begun, n_written, stop_at_begin;
+    char plugin[2048], learns[400];
 } all;
 
 static void on_report(void *ctx, const struct detector_train_report *r)
@@ -29,6 +30,8 @@ static void on_report(void *ctx, const struct detector_train_report *r)
     (void)ctx;
     all.n_begun += r->state == DETECTOR_TRAIN_BEGIN;
     all.n_written += r->state == DETECTOR_TRAIN_WRITTEN;
+    if (r->state == DETECTOR_TRAIN_DEVICE)
+        snprintf(all.learns, sizeof(all.learns), "%s", r->text);
     if (all.stop_at_begin && all.n_begun == all.stop_at_begin)
         all.stop = 1;
 }
@@ -79,8 +82,11 @@ static int setup(void **state)
     struct device_options one = {.n_threads = 1};
     struct error err = {0};
     char name[64];
+    ssize_t n = readlink("/proc/self/exe", all.plugin, sizeof(all.plugin) - 32);
 
     (void)state;
+    assert_true(n > 0);
+    strcpy(strrchr(all.plugin, '/') + 1, "../fake_gpu.so");
     folder_new();
     all.dev = backend_cpu.device_open(&one, &err);
     assert_non_null(all.dev);
@@ -128,6 +134,8 @@ static struct detector_train_options few_steps(const char *out)
         o.batches[i] = 2;
     o.n_threads = 1;
     o.seed = 5;
+    o.device = "cpu";
+    o.plugin = all.plugin;
     return o;
 }
 
@@ -153,7 +161,8 @@ static void id_of(const char *name, char id[65])
 
 /* --- tests ---------------------------------------------------------------- */
 
-static void test_twice_the_same(void **state)
+/* The third on a card, which keeps the numbers to itself. */
+static void test_thrice_the_same(void **state)
 {
     static const char *const files[] = {
         "detector_pnet.onnx", "detector_rnet.onnx", "detector_onet.onnx"};
@@ -161,14 +170,18 @@ static void test_twice_the_same(void **state)
     bool stopped;
 
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        struct detector_train_options o = few_steps(i ? "b" : "a");
+    for (int i = 0; i < 3; i++) {
+        struct detector_train_options o = few_steps(i > 1 ? "card"
+                                                    : i   ? "b"
+                                                          : "a");
 
+        o.device = i > 1 ? "cuda" : "cpu";
         if (run(&o, &stopped, &err))
             fail_msg("%s", err.text);
         assert_false(stopped);
         assert_int_equal(all.n_begun, 3);
         assert_int_equal(all.n_written, 3);
+        assert_int_equal(strncmp(all.learns, "cuda, Fake", 10) == 0, i > 1);
     }
     for (int i = 0; i < 3; i++) {
         char first[65], second[65], name[64];
@@ -176,6 +189,9 @@ static void test_twice_the_same(void **state)
         snprintf(name, sizeof(name), "a/%s", files[i]);
         id_of(name, first);
         name[0] = 'b';
+        id_of(name, second);
+        assert_string_equal(first, second);
+        snprintf(name, sizeof(name), "card/%s", files[i]);
         id_of(name, second);
         assert_string_equal(first, second);
     }
@@ -243,6 +259,12 @@ static void test_refused(void **state)
     o.batches[DETECTOR_R] = 0;
     refused(&o, ERR_BAD_FIELD, "at least 1");
     o = few_steps("e");
+    o.device = "cuda";
+    o.plugin = "/nowhere.so";
+    refused(&o, ERR_DEVICE, "device cuda: plugin /nowhere.so");
+    o.device = "card";
+    refused(&o, ERR_BAD_FIELD, "'card' is none of auto");
+    o = few_steps("e");
     o.rate = 2;
     refused(&o, ERR_BAD_FIELD, "rate");
     o = few_steps("e");
@@ -265,7 +287,7 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_twice_the_same),
+        cmocka_unit_test(test_thrice_the_same),
         cmocka_unit_test(test_one_goes_on),
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_refused),
