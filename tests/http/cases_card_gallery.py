@@ -11,7 +11,7 @@ import struct
 from cases_card import Card, device
 from cases_models import (SIGHT, activate, fill, found, network, picture, rollback,
                           seeing, subject_of, upload, wait_state, wait_until)
-from client import Daemon, expect
+from client import BUILD, Daemon, expect
 
 CASES = []
 CROWD = 3000  # faces of nobody, so that the card is worth asking
@@ -182,6 +182,21 @@ def _(ctx):
         card.tell("")
         wait_brought(d)
         same_on_card(d, want[1], 2)
+
+
+@case("the plugin itself, with plain memory for a card")
+def _(ctx):
+    where, _, (want, _) = crowded(ctx)
+    copy = ctx.path("crowd-emulated")
+    shutil.copytree(where, copy)
+    with Daemon(seeing(ctx), *SIGHT, "--precision", "f32", "--device", "cuda",
+                "--device-batch-max", "1", "--no-device-tune", "--device-timeout-ms", "60000",
+                "--deadline-ms", "120000", "--device-plugin",
+                os.path.join(BUILD, "tests", "gpu", "emulated.so"), data=copy) as d:
+        wait_brought(d)
+        for seed in want:
+            same_on_card(d, want, seed)
+    shutil.rmtree(copy)
 
 
 # --- a card that fails --------------------------------------------------------------
