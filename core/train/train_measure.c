@@ -37,7 +37,7 @@ static int ask(const struct train_set *s, int from, struct error *err)
 }
 
 static int embed_batch(const struct train *t, const struct train_set *s,
-                       struct embedder *e, float *chips, int from, float *rows,
+                       struct batched *e, float *chips, int from, float *rows,
                        struct error *err)
 {
     int n = s->n - from < BATCH ? s->n - from : BATCH, bad = 0;
@@ -49,7 +49,7 @@ static int embed_batch(const struct train *t, const struct train_set *s,
     for (int i = 0; i < n; i++)
         at[i] = chips + (size_t)i * t->n_input;
     rows += (size_t)from * (size_t)t->dim;
-    if (embedder_run(e, at, n, rows, &bad, err))
+    if (batched_run(e, at, n, rows, &bad, err))
         return -1;
     for (int i = 0; i < n; i++) {
         float *row = rows + (size_t)i * (size_t)t->dim;
@@ -66,7 +66,7 @@ static int embed_batch(const struct train *t, const struct train_set *s,
 }
 
 static int embed_set(struct train *t, const struct train_set *s,
-                     struct embedder *e, float *rows, struct error *err)
+                     struct batched *e, float *rows, struct error *err)
 {
     float *chips = tensor_alloc(BATCH * t->n_input);
     bool ok[BATCH];
@@ -328,7 +328,7 @@ static int measure_lfw(struct train *t, struct vectors *v,
 
 /* ---- both ---------------------------------------------------------------- */
 
-static int measure_set(struct train *t, struct embedder *e, const char *when,
+static int measure_set(struct train *t, struct batched *e, const char *when,
                        bool lfw, struct train_result *out, struct error *err)
 {
     struct train_set *s = lfw ? &t->lfw : &t->held;
@@ -358,20 +358,20 @@ int train_measure(struct train *t, const struct graph *g, const char *when,
 {
     /* only read */
     struct model m = {.name = "training", .graph = (struct graph *)g};
-    struct embedder *e;
+    struct batched *e;
     int rc = 0;
 
     memset(out, 0, sizeof(*out));
     if (!t->held.loader && !t->lfw.loader)
         return 0;
     m.contract = t->contract;
-    e = embedder_new(t->dev, &m, BATCH, t->precision.rest, err);
+    e = train_embedder(t, &m, BATCH, err);
     if (!e)
         return -1;
     if (t->held.loader)
         rc = measure_set(t, e, when, false, out, err);
     if (!rc && t->lfw.loader)
         rc = measure_set(t, e, when, true, out, err);
-    embedder_free(e);
+    batched_free(e);
     return rc;
 }

@@ -87,10 +87,10 @@ struct train {
     struct graph *graph; /* what learns; owned */
     struct contract contract;
     struct network *net;
-    struct learnable *learn;      /* net's */
-    struct plan *plan, *rest;     /* of batch_size photos */
-    struct embedder *old, *tutor; /* of the parent (harmonic), the teacher */
-    struct train_hint *hint;      /* instead of tutor, where there are hints */
+    struct learnable *learn;     /* net's */
+    struct plan *plan, *rest;    /* of batch_size photos */
+    struct batched *old, *tutor; /* of the parent (harmonic), the teacher */
+    struct train_hint *hint;     /* instead of tutor, where there are hints */
     struct optim *optim;
     bool rounds; /* triplets are selected; false: distillation alone */
     struct schedule schedule;
@@ -153,6 +153,9 @@ int64_t train_steps(const struct train *t); /* of the whole run */
 int train_setup_model(struct train *t, struct error *err); /* graph, contract */
 int train_setup_network(struct train *t, struct error *err); /* all else */
 void train_setup_fini(struct train *t);
+/* m's network on the run's device, as embedder_new: batches up to `batch`. */
+struct batched *train_embedder(struct train *t, const struct model *m,
+                               int batch, struct error *err);
 
 /* --- train_data.c */
 int train_data_open(struct train *t, struct error *err);

@@ -116,7 +116,7 @@ static int embed_batch(struct train *t, struct sample *s, int from,
         s->at[i] = s->chips + (size_t)i * t->n_input;
     /* Where it gives none, as of a bad photo's zeros, the row is NaN, and
      * never in a triplet. */
-    return embedder_run(t->old, s->at, n, s->old + row, &bad, err);
+    return batched_run(t->old, s->at, n, s->old + row, &bad, err);
 }
 
 /* What was asked for is taken also after a failure, so that the loader's

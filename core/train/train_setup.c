@@ -13,7 +13,7 @@
 #include "core/train/train_hint.h"
 
 enum {
-    EMBED_BATCH = 32 /* of the parent and the teacher */
+    EMBED_BATCH = 32 /* of the parent and the teacher, at least */
 };
 
 /* ---- where the network comes from ---------------------------------------- */
@@ -353,10 +353,31 @@ static int make_plans(struct train *t, struct error *err)
     return 0;
 }
 
-static struct embedder *new_embedder(struct train *t, const struct model *m,
-                                     struct error *err)
+/* On a card a batch that is not full costs little, a plan seconds. */
+struct batched *train_embedder(struct train *t, const struct model *m,
+                               int batch, struct error *err)
 {
-    return embedder_new(t->dev, m, EMBED_BATCH, t->precision.rest, err);
+    struct batched_options opt;
+
+    if (embedder_options(m, batch, t->precision.rest, &opt, err))
+        return NULL;
+    if (train_device_is_card(t->dev)) {
+        opt.sizes[0] = batch;
+        opt.n_sizes = 1;
+    }
+    return batched_new(t->dev, m->graph, &opt, err);
+}
+
+/* On a card of as many as a batch of training has; on the processor larger ones
+ * leave its caches. */
+static struct batched *new_embedder(struct train *t, const struct model *m,
+                                    struct error *err)
+{
+    int n = t->a->batch_size;
+
+    if (n < EMBED_BATCH || !train_device_is_card(t->dev))
+        n = EMBED_BATCH;
+    return train_embedder(t, m, n < BATCHED_MOST ? n : BATCHED_MOST, err);
 }
 
 /* Everything that stands on the device. */
@@ -379,8 +400,8 @@ static int load_device(struct train *t, enum optimizer rule, struct error *err)
 
 static void leave_device(struct train *t)
 {
-    embedder_free(t->old);
-    embedder_free(t->tutor);
+    batched_free(t->old);
+    batched_free(t->tutor);
     train_hint_fini(t);
     optim_free(t->optim);
     plan_free(t->plan);

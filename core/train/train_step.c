@@ -217,6 +217,18 @@ static void lay_old(struct train *t)
 
 /* ---- loss ---------------------------------------------------------------- */
 
+static int teach(struct train *t, struct error *err)
+{
+    int bad = 0;
+
+    if (batched_run(t->tutor, t->tutor_at, t->n_batch, t->tutor_y, &bad, err))
+        return -1;
+    return bad ? error_set(err, ERR_TRAINING,
+                           "no usable embedding for %d of %d faces", bad,
+                           t->n_batch)
+               : 0;
+}
+
 /* Forward, then the loss by the network's output into the plan's gradient.
  * triplets: rows are a p n a p n. Fills loss, spread, active. */
 static int forward(struct train *t, bool triplets, struct error *err)
@@ -227,9 +239,7 @@ static int forward(struct train *t, bool triplets, struct error *err)
 
     if (t->teacher && t->a->distill_mix > 0)
         mix(t, plan_input(t->plan));
-    if (t->teacher && (t->hint ? train_hint_teach(t, err)
-                               : embedder_run(t->tutor, t->tutor_at, t->n_batch,
-                                              t->tutor_y, NULL, err)))
+    if (t->teacher && (t->hint ? train_hint_teach(t, err) : teach(t, err)))
         return error_context(err, "teacher");
     if (graph_forward(t->plan, err))
         return -1;

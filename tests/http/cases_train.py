@@ -130,8 +130,8 @@ def _(ctx):
         assert code == 0, lines[-1]
         told = [e["text"] for e in lines if e["event"] == "device"]
         assert len(told) == 1 and told[0].startswith(device + ", "), told
-        models.append(read(output))
-    assert models[0] == models[1]
+        models.append(json.loads(run(CTL, "model", "info", output, "--json").stdout)["id"])
+    assert models[0] == models[1], models
     dry = command(ctx, small_model(ctx), "none", "--dry-run", "--device-plugin",
                   ctx.path("none.so"))
     code, lines, _ = train(dry)
