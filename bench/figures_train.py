@@ -52,7 +52,8 @@ def train(keep, part, arguments):
     os.makedirs(base)
     out = os.path.join(base, "model.onnx")
     read, write = os.pipe()
-    command = [CTL, "train", "--progress-fd=%d" % write, "--output=" + out,
+    command = [CTL, "train", "--device=cpu",
+               "--progress-fd=%d" % write, "--output=" + out,
                "--logs-base-dir=%s/logs" % base,
                "--models-base-dir=%s/models" % base,
                "--detectors=" + MODELS]

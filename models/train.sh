@@ -7,10 +7,12 @@
 # EXTRA: a folder that has, as models/README.md describes them, the photos of
 # extra_embedder and extra_detector below and backgrounds/ (photos without
 # people), each SET/ANY/photo.jpg; without, the test data's are all there is.
+# DEVICE: as --device of facenetctl train; the published ones learned on cpu.
 set -eu
 cd "$(dirname "$0")/.."
 DATA=${FACENETD_DATA:-../shared/data}
 EXTRA=${EXTRA:-}
+DEVICE=${DEVICE:-cpu}
 OUT=${OUT:-build/trained}
 CTL=build/facenetctl
 FACES=$DATA/faces
@@ -41,7 +43,7 @@ with_extra() {
 
 # The cascade in its order: each network meets what those before it let through.
 detector() {
-    common="--teacher $OUT/teacher --out $OUT --threads 1"
+    common="--teacher $OUT/teacher --out $OUT --device $DEVICE --threads 1"
     $CTL train-detector $common --stage p --batches 3000,1,1 --rate 0.002 \
         --data-dir "$PHOTOS"
     test -z "$EXTRA" || common="$common --backgrounds $EXTRA/backgrounds"
@@ -70,7 +72,7 @@ embedder() {
         --data-dir "$(with_extra $extra_embedder)" --aligned no --batch-size 24 --epoch-size 250 \
         --max-nrof-epochs 27 --optimizer ADAM --adam-epsilon 1e-8 \
         --learning-rate -1 --learning-rate-schedule-file "$OUT/rate.txt" \
-        --moving-average-decay 0.998 --memory-mib 4096 --threads 1 \
+        --moving-average-decay 0.998 --memory-mib 4096 --threads 1 --device "$DEVICE" \
         --augment flip,jitter=0.04,rotate=8,light=0.2,grey=0.05,blur=0.1,jpeg=0.1,shrink=0.15 \
         --holdout 0 --holdout-dir "$FACES/orl" --evaluate-minutes 15 \
         --logs-base-dir "$OUT/logs" --models-base-dir "$OUT/runs" \
