@@ -70,15 +70,6 @@ void batched_sizes(struct batched_options *opt, int factor, int most)
 
 /* --- making --------------------------------------------------------------- */
 
-static size_t row_floats(const struct plan *p, size_t n)
-{
-    size_t floats = 0;
-
-    for (int i = 0; i < p->n_outputs; i++)
-        floats += shape_count(plan_output_shape(p, i)) / n;
-    return floats;
-}
-
 static int make_plans(struct batched *b, struct error *err)
 {
     const struct batched_options *o = &b->opt;
@@ -93,7 +84,7 @@ static int make_plans(struct batched *b, struct error *err)
             return -1;
         }
         b->plans[b->n_plans++] = p;
-        if (row_floats(p, n) != o->dim ||
+        if (plan_row_floats(p) != o->dim ||
             shape_count(&p->shape_in) != n * o->n_input) {
             char text[64];
             return error_set(err, ERR_MODEL,
@@ -101,7 +92,7 @@ static int make_plans(struct batched *b, struct error *err)
                              "a batch of %d; %zu are wanted",
                              o->name,
                              shape_text(&p->shape_in, text, sizeof(text)),
-                             row_floats(p, n), opt.n, o->dim);
+                             plan_row_floats(p), opt.n, o->dim);
         }
     }
     return 0;
@@ -250,20 +241,6 @@ void batched_cover_by_time(struct batched *b)
 
 /* --- running ------------------------------------------------------------ */
 
-/* The first n of the plan's outputs, input by input. */
-static void take_rows(const struct plan *p, int n, size_t dim, float *rows)
-{
-    size_t batch = (size_t)p->shape_in.d[0], at = 0;
-
-    for (int k = 0; k < p->n_outputs; k++) {
-        size_t count = shape_count(plan_output_shape(p, k)) / batch;
-        for (size_t i = 0; i < (size_t)n; i++)
-            memcpy(rows + i * dim + at, plan_output(p, k) + i * count,
-                   count * sizeof(float));
-        at += count;
-    }
-}
-
 /* n inputs, at most plan k's. */
 static int run_plan(struct batched *b, int k, const float *const *inputs, int n,
                     float *rows, int *bad, struct error *err)
@@ -278,7 +255,7 @@ static int run_plan(struct batched *b, int k, const float *const *inputs, int n,
            (size_t)(b->opt.sizes[k] - n) * n_input * sizeof(float));
     if (b->forward(b->forward_ctx, b->plans[k], err))
         return -1;
-    take_rows(b->plans[k], n, b->opt.dim, rows);
+    plan_rows(b->plans[k], n, rows);
     measured(b, k, now_ns() - began);
     *bad += b->opt.finish(rows, n, b->opt.dim);
     return 0;

@@ -401,6 +401,28 @@ const struct shape *plan_output_shape(const struct plan *p, int i)
     return &p->shape_out[i];
 }
 
+size_t plan_row_floats(const struct plan *p)
+{
+    size_t batch = (size_t)p->shape_in.d[0], floats = 0;
+
+    for (int k = 0; k < p->n_outputs; k++)
+        floats += shape_count(&p->shape_out[k]) / batch;
+    return floats;
+}
+
+void plan_rows(const struct plan *p, int n, float *rows)
+{
+    size_t batch = (size_t)p->shape_in.d[0], row = plan_row_floats(p);
+
+    for (int k = 0; k < p->n_outputs; k++) {
+        size_t count = shape_count(&p->shape_out[k]) / batch;
+        for (size_t i = 0; i < (size_t)n; i++)
+            memcpy(rows + i * row, p->output[k] + i * count,
+                   count * sizeof(float));
+        rows += count;
+    }
+}
+
 int graph_forward(struct plan *p, struct error *err)
 {
     return p->backend->forward(p, err);

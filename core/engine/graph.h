@@ -121,6 +121,10 @@ float *plan_input(struct plan *p);
  * input is written: the two may share memory. */
 const float *plan_output(const struct plan *p, int i);
 const struct shape *plan_output_shape(const struct plan *p, int i);
+/* Outputs input by input: the row of one is what the outputs have for it, one
+ * after the other. rows has room for the first n of the batch. */
+size_t plan_row_floats(const struct plan *p);
+void plan_rows(const struct plan *p, int n, float *rows);
 /* Run it. Allocates nothing. ERR_DEVICE. Thread: the plan's. */
 int graph_forward(struct plan *p, struct error *err);
 

@@ -301,13 +301,13 @@ bool detect_plans_elsewhere(const struct detect_plans *p,
            e->there(e->ctx, stage);
 }
 
-/* Room for what any stage sends elsewhere. */
-static int get_room(struct detect_plans *p, struct error *err)
+/* Room for what any stage sends elsewhere; false: there is no memory. */
+static bool get_room(struct detect_plans *p)
 {
     size_t most = 0, inputs = 0, rows = 0;
 
     if (p->at)
-        return 0;
+        return true;
     for (int i = 0; i < DETECT_STAGES; i++) {
         size_t n = (size_t)p->detector->elsewhere.most[i];
         struct detect_shape s;
@@ -322,24 +322,7 @@ static int get_room(struct detect_plans *p, struct error *err)
     p->rows = tensor_alloc(rows);
     if (p->inputs && p->rows)
         p->at = calloc(most, sizeof(*p->at));
-    return p->at ? 0
-                 : error_set(err, ERR_NOMEM,
-                             "no memory for the detector's "
-                             "inputs");
-}
-
-/* The outputs of the first n of a plan to rows, one after the other. */
-static void take_rows(const struct plan *plan, int n, size_t row, float *rows)
-{
-    size_t batch = (size_t)plan->shape_in.d[0];
-
-    for (int k = 0; k < plan->n_outputs; k++) {
-        size_t count = shape_count(plan_output_shape(plan, k)) / batch;
-        for (size_t i = 0; i < (size_t)n; i++)
-            memcpy(rows + i * row, plan_output(plan, k) + i * count,
-                   count * sizeof(float));
-        rows += count;
-    }
+    return p->at != NULL;
 }
 
 /* What was meant for elsewhere, by the scratch's own plans. */
@@ -356,7 +339,7 @@ static int run_here(struct detect_plans *p, const struct detect_run *r,
                (size_t)n * shape->n_input * sizeof(float));
         if (graph_forward(plan, err))
             return -1;
-        take_rows(plan, n, shape->row, p->rows + (size_t)from * shape->row);
+        plan_rows(plan, n, p->rows + (size_t)from * shape->row);
     }
     return 0;
 }
@@ -406,9 +389,8 @@ int detect_run_begin(struct detect_plans *p, enum detect_stage stage, int n,
     *r = (struct detect_run){
         .stage = stage, .w = side ? side : w, .h = side ? side : h};
     if (detect_plans_elsewhere(p, stage) &&
-        (stage != DETECT_PNET || (w == DETECT_SHARED && h == DETECT_SHARED))) {
-        if (get_room(p, err))
-            return -1;
+        (stage != DETECT_PNET || (w == DETECT_SHARED && h == DETECT_SHARED)) &&
+        get_room(p)) {
         r->n = n < e->most[stage] ? n : e->most[stage];
         r->input = p->inputs;
         return 0;
