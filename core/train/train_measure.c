@@ -365,7 +365,11 @@ int train_measure(struct train *t, const struct graph *g, const char *when,
     if (!t->held.loader && !t->lfw.loader)
         return 0;
     m.contract = t->contract;
-    e = train_embedder(t, &m, BATCH, err);
+    e = train_embedder(t, t->dev, &m, BATCH, err);
+    if (!e && err->code == ERR_NOMEM && train_device_is_card(t->dev)) {
+        train_report_warn(t, "measured on the processor: %s", err->text);
+        e = train_embedder(t, t->cpu, &m, BATCH, err);
+    }
     if (!e)
         return -1;
     if (t->held.loader)

@@ -153,9 +153,11 @@ int64_t train_steps(const struct train *t); /* of the whole run */
 int train_setup_model(struct train *t, struct error *err); /* graph, contract */
 int train_setup_network(struct train *t, struct error *err); /* all else */
 void train_setup_fini(struct train *t);
-/* m's network on the run's device, as embedder_new: batches up to `batch`. */
-struct batched *train_embedder(struct train *t, const struct model *m,
-                               int batch, struct error *err);
+/* m's network on the run's device or its processor, as embedder_new: batches
+ * up to `batch`. */
+struct batched *train_embedder(struct train *t, struct device *dev,
+                               const struct model *m, int batch,
+                               struct error *err);
 
 /* --- train_data.c */
 int train_data_open(struct train *t, struct error *err);

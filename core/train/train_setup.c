@@ -354,18 +354,20 @@ static int make_plans(struct train *t, struct error *err)
 }
 
 /* On a card a batch that is not full costs little, a plan seconds. */
-struct batched *train_embedder(struct train *t, const struct model *m,
-                               int batch, struct error *err)
+struct batched *train_embedder(struct train *t, struct device *dev,
+                               const struct model *m, int batch,
+                               struct error *err)
 {
+    enum precision p = dev == t->dev ? t->precision.rest : PRECISION_F32;
     struct batched_options opt;
 
-    if (embedder_options(m, batch, t->precision.rest, &opt, err))
+    if (embedder_options(m, batch, p, &opt, err))
         return NULL;
-    if (train_device_is_card(t->dev)) {
+    if (train_device_is_card(dev)) {
         opt.sizes[0] = batch;
         opt.n_sizes = 1;
     }
-    return batched_new(t->dev, m->graph, &opt, err);
+    return batched_new(dev, m->graph, &opt, err);
 }
 
 /* On a card of as many as a batch of training has; on the processor larger ones
@@ -377,7 +379,8 @@ static struct batched *new_embedder(struct train *t, const struct model *m,
 
     if (n < EMBED_BATCH || !train_device_is_card(t->dev))
         n = EMBED_BATCH;
-    return train_embedder(t, m, n < BATCHED_MOST ? n : BATCHED_MOST, err);
+    return train_embedder(t, t->dev, m, n < BATCHED_MOST ? n : BATCHED_MOST,
+                          err);
 }
 
 /* Everything that stands on the device. */

@@ -210,6 +210,22 @@ static void gradients_that_do_not_fit(void **state)
     free(a);
 }
 
+/* What was learnt is not lost for want of memory to measure it in. */
+static void no_memory_to_measure(void **state)
+{
+    struct train_args *a = card_args("cuda");
+    struct seen s = {0};
+
+    (void)state;
+    tell("plans=18"); /* a batch of training */
+    must_run(a, &s);
+    assert_int_equal(s.outcome, TRAIN_PUBLISHED);
+    assert_int_equal(s.n_warnings, 3); /* before, during, after */
+    assert_non_null(strstr(s.warning, "measured on the processor: "));
+    tell("");
+    free(a);
+}
+
 static void a_lost_card_ends_the_run(void **state)
 {
     struct train_args *a = card_args("cuda");
@@ -259,6 +275,7 @@ int main(void)
         cmocka_unit_test(what_is_asked_for_must_be_there),
         cmocka_unit_test(precisions),
         cmocka_unit_test(gradients_that_do_not_fit),
+        cmocka_unit_test(no_memory_to_measure),
         cmocka_unit_test(a_lost_card_ends_the_run),
         cmocka_unit_test(a_part_of_its_memory),
     };
