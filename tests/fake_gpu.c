@@ -20,9 +20,10 @@
  * FACENETD_FAKE_ABI=N is the version that it says it was built for;
  * FACENETD_FAKE_LACKS is set: its table has no forward. Beside the file,
  * FILE.seen tells what was asked: "opened N loaded N runs N most N asks N
- * queries N rows N", most: how many runs there were at once, rows: that are
- * there. What breaks the contract of backend.h aborts. The numbers of a network
- * that learns are its own, apart from those that its learnable shows. */
+ * queries N rows N now N", most: how many runs there were at once, rows: that
+ * are there, now: runs. What breaks the contract of backend.h aborts. The
+ * numbers of a network that learns are its own, apart from those that its
+ * learnable shows. */
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -116,10 +117,11 @@ static void note(void)
     if (f) {
         fprintf(
             f,
-            "opened %d loaded %d runs %d most %d asks %d queries %d rows %d\n",
+            "opened %d loaded %d runs %d most %d asks %d queries %d rows %d "
+            "now %d\n",
             atomic_load(&n_opened), atomic_load(&n_loaded),
             atomic_load(&n_runs), atomic_load(&n_most), atomic_load(&n_asks),
-            atomic_load(&n_queries), fake_rows_left());
+            atomic_load(&n_queries), fake_rows_left(), atomic_load(&n_now));
         fclose(f);
         rename(fresh, seen);
     }
@@ -436,8 +438,9 @@ static int forward(struct plan *plan_, struct error *err)
     atomic_fetch_add(&n_runs, 1);
     note();
     rc = run(p, err);
-    atomic_fetch_sub(&n_now, 1);
     atomic_store(&p->running, false);
+    atomic_fetch_sub(&n_now, 1);
+    note();
     return rc;
 }
 
