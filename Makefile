@@ -6,6 +6,9 @@ comma := ,
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
 B := build/$(V)
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -71,11 +74,20 @@ OPTEST := $(sort $(wildcard tests/op/*.c))
 EMULATED := $(B)/tests/gpu/emulated.so
 EMULATED_OBJ := $(patsubst %.c,$(PIC)/%.o,$(sort \
         $(wildcard tests/gpu/emulated*.c)))
+# The same with the kernels of gpu/*.cu, not loops; ThreadSanitizer does not
+# know its fibers.
+EMULATED_KERNELS := $(B)/tests/gpu/emulated_kernels.so
+HOST := $(B)/host
+HOST_OBJ := $(patsubst gpu/%.cu,$(PIC)/host/%.o,$(sort $(wildcard gpu/*.cu))) \
+        $(PIC)/tests/gpu/host_cuda.o
+KERNEL_TESTS := $(EMULATED_KERNELS) $(addprefix $(B)/tests/gpu/,\
+        test_conv_kernels test_learn_op_kernels test_update_kernels)
 TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op) \
         $(EMULATED) $(addprefix $(B)/tests/gpu/,test_card test_conv \
         test_detection test_learn test_learn_op test_plan test_search test_train \
         test_triplets \
         test_update) \
+        $(if $(filter tsan,$(V)),,$(KERNEL_TESTS)) \
         $(if $(CUDNN_H),$(B)/tests/gpu/test_engines)
 BENCH := $(patsubst %.c,$(B)/%,$(sort $(wildcard bench/bench_*.c)))
 FUZZ := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
@@ -163,6 +175,33 @@ $(EMULATED): $(GPU_OBJ) $(EMULATED_OBJ)
 	@echo "  LD $@"
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared $(LDFLAGS_$(V)) -o $@ $^ -lm -lpthread
+# The card's own kernels, for this processor. Sums as they are written: none
+# of them fused.
+HOST_CFLAGS = -std=c++17 -I$(HOST) -I. $(DEFS) -Wall -Wextra -fPIC \
+        -fvisibility=hidden -fno-exceptions -fno-rtti -fno-strict-aliasing \
+        -ffp-contract=off -fno-math-errno -fno-trapping-math \
+        $(CFLAGS_$(V)) -O2 -U_FORTIFY_SOURCE -MMD -MP
+$(HOST)/%: % tests/gpu/host_cuda.py
+	@mkdir -p $(@D)
+	@echo "  GEN $@"
+	$(Q)python3 tests/gpu/host_cuda.py $< $@
+$(PIC)/host/%.o: $(HOST)/gpu/%.cu $(HOST)/gpu/launch.cuh
+	@mkdir -p $(@D)
+	@echo "  CXX $@"
+	$(Q)$(CXX) $(HOST_CFLAGS) -x c++ -c -o $@ $<
+$(PIC)/tests/gpu/host_cuda.o: tests/gpu/host_cuda.cc
+	@mkdir -p $(@D)
+	@echo "  CXX $@"
+	$(Q)$(CXX) $(HOST_CFLAGS) -c -o $@ $<
+$(EMULATED_KERNELS): $(GPU_OBJ) $(PIC)/tests/gpu/emulated.o $(HOST_OBJ)
+	@echo "  LD $@"
+	@mkdir -p $(@D)
+	$(Q)$(CC) -shared $(LDFLAGS_$(V)) -o $@ $^ -lm -lpthread
+$(addprefix $(B)/tests/gpu/,test_conv_kernels test_learn_op_kernels \
+        test_update_kernels): %_kernels: %.o $(GPU_OBJ) \
+        $(PIC)/tests/gpu/emulated.o $(HOST_OBJ) $(LIB)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 $(B)/tests/gpu/test_update: $(B)/core/engine/learn.o
 $(addprefix $(B)/tests/gpu/,test_conv test_plan test_update): %: %.o $(GPU_OBJ) \
         $(EMULATED_OBJ)
@@ -178,7 +217,8 @@ $(addprefix $(B)/tests/gpu/,test_learn_op bench_steps): %: %.o $(GPU_OBJ) \
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 # cuDNN itself, asked about cards that are not there: nothing runs.
 $(B)/tests/gpu/test_engines: $(B)/tests/gpu/test_engines.o $(GPU_OBJ) \
-        $(PIC)/gpu/dnn.o $(filter-out %/emulated.o %/emulated_conv.o,$(EMULATED_OBJ)) $(LIB)
+        $(PIC)/gpu/dnn.o $(filter-out %/emulated.o %/emulated_conv.o %/emulated_ops.o,\
+        $(EMULATED_OBJ)) $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=dnn_open,--wrap=dnn_conv_run \
 	    -Wl,--wrap=weights_get -o $@ $^ $(LIBS) $(CUDA_LDFLAGS) -lcudnn -lcmocka
@@ -246,7 +286,7 @@ gpu-pack: gpu $(GPU_TESTS) ## build/gpu-pack.tar.gz: test-gpu and bench-gpu for 
 
 # ---- set-up -------------------------------------------------------------
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-DEBS := gcc libc6-dev make pkg-config python3 ca-certificates curl libdnnl-dev \
+DEBS := gcc g++ libc6-dev make pkg-config python3 ca-certificates curl libdnnl-dev \
         libopenblas-dev libonnx-dev protobuf-c-compiler libprotobuf-c-dev \
         libmicrohttpd-dev libgnutls28-dev libjansson-dev \
         libjpeg62-turbo-dev libpng-dev libwebp-dev libsqlite3-dev \

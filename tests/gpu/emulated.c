@@ -1,13 +1,13 @@
-/* tests/gpu/emulated.c - a card of plain memory: what gpu/card.h, gpu/dnn.h and
- * gpu/kernels.h promise, done by this processor with the arithmetic of
- * gpu/arith_ops.h. Linked with the rest of gpu/ it makes a plugin whose plans
- * are the card's, step by step, so that they can be tested where there is no
- * card. FACENETD_EMULATED="lose=N" loses the card at its N-th run, "engines"
- * lets the first engines fail, "none" leaves cuDNN without any, "absent" is no
- * card at all. */
+/* tests/gpu/emulated.c - a card of plain memory: what gpu/card.h and gpu/dnn.h
+ * promise, done by this processor. Linked with the rest of gpu/, and with
+ * kernels as loops (emulated_*.c) or the card's own (host_cuda.h), it makes a
+ * plugin whose plans are the card's, step by step, so that they can be tested
+ * where there is no card. FACENETD_EMULATED="lose=N" loses the card at its N-th
+ * run, "engines" lets the first engines fail, "none" leaves cuDNN without any,
+ * "absent" is no card at all. */
+#include "gpu/arith_ops.h"
 #include "gpu/card.h"
 #include "gpu/dnn.h"
-#include "gpu/kernels.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -497,44 +497,4 @@ int dnn_conv_run(struct dnn_conv *c, struct stream *s, struct error *err)
 void dnn_rest(struct dnn *d)
 {
     (void)d;
-}
-
-/* ---- kernels
- * ------------------------------------------------------------------ */
-
-#define PIECES(name, args, count)                                              \
-    int kernels_##name(const args *a, int type, struct stream *s,              \
-                       struct error *err)                                      \
-    {                                                                          \
-        uint32_t n = count;                                                    \
-                                                                               \
-        for (uint32_t i = 0; i < n; i++)                                       \
-            arith_##name(a, i, type);                                          \
-        return card_launched(s, #name, err);                                   \
-    }
-
-PIECES(from_nchw, struct arith_move, arith_pieces(&a->a))
-PIECES(to_nchw, struct arith_move, arith_pixels(&a->a) * (uint32_t)a->a.c)
-PIECES(unary, struct arith_unary, arith_pieces(&a->x))
-PIECES(binary, struct arith_binary, arith_pieces(&a->x))
-PIECES(pool, struct arith_pool, arith_pieces(&a->y))
-PIECES(depthwise, struct arith_conv, arith_pieces(&a->y))
-PIECES(conv, struct arith_conv, arith_numbers(&a->y))
-PIECES(lrn, struct arith_lrn, arith_numbers(&a->y))
-PIECES(gather, struct arith_gather, arith_numbers(&a->y))
-PIECES(place, struct arith_place, arith_place_count(a))
-
-int kernels_lines(const struct arith_lines *a, int type, struct stream *s,
-                  struct error *err)
-{
-    uint32_t n = arith_line_count(a);
-
-    for (uint32_t i = 0; i < n; i++) {
-        struct arith_line l = arith_line(a, i);
-        float top = arith_line_top(a, l, 0, 1, type);
-
-        arith_line_write(a, l, top, arith_line_sum(a, l, top, 0, 1, type), 0, 1,
-                         type);
-    }
-    return card_launched(s, "lines", err);
 }
