@@ -12,9 +12,9 @@ enum {
     WARP = 32,
     TILE = 64, /* rows a side of a block's product */
     EACH = 4,  /* of them, and as many of the other side, a thread's */
-    PITCH = TILE + 4,
-    ALL = 0xffffffff
+    PITCH = TILE + 4
 };
+#define ALL_LANES 0xffffffffu
 
 /* Rows base.. of x, numbers k.. of each, to to[number][row]; zeros from row
  * end on. */
@@ -91,7 +91,7 @@ static __global__ void __launch_bounds__(THREADS)
     for (int k = lane; k < j.n && isfinite(d[p.p]); k += WARP)
         count += allowed(&j, d, &p, k);
     for (int k = WARP / 2; k > 0; k /= 2)
-        count += __shfl_xor_sync(ALL, count, k);
+        count += __shfl_xor_sync(ALL_LANES, count, k);
     if (lane == 0)
         j.counts[i] = count;
 }
@@ -109,7 +109,7 @@ static __global__ void __launch_bounds__(THREADS)
     int rank = j.counts[i];
 
     for (int k = 0; k < j.n && found < 0 && isfinite(d[p.p]); k += WARP) {
-        unsigned mask = __ballot_sync(ALL, allowed(&j, d, &p, k + lane));
+        unsigned mask = __ballot_sync(ALL_LANES, allowed(&j, d, &p, k + lane));
         int n = __popc(mask);
 
         if (rank >= n) {

@@ -46,6 +46,7 @@ struct fiber {
 };
 
 struct thread {
+    dim3 place;
     enum state state;
     int line; /* of what it waits at */
     host_combine_fn combine;
@@ -150,9 +151,7 @@ __attribute__((destructor)) void drop_fibers(void)
 
 void choose(unsigned t)
 {
-    threadIdx.x = t % blockDim.x;
-    threadIdx.y = t / blockDim.x % blockDim.y;
-    threadIdx.z = t / blockDim.x / blockDim.y;
+    threadIdx = threads[t].place;
 }
 
 struct thread *current(void)
@@ -338,6 +337,8 @@ void host_run(const char *name, const host_grid *g, void (*f)(void *at),
     getcontext(&here);
     n_threads = b->x * b->y * b->z;
     how = how && *how ? how : NULL;
+    for (unsigned t = 0; t < n_threads && n_threads <= MAX_THREADS; t++)
+        threads[t].place = dim3(t % b->x, t / b->x % b->y, t / b->x / b->y);
     reversed = how && !strcmp(how, "reversed");
     shuffled = how && !strcmp(how, "shuffled");
     if (how && !reversed && !shuffled)
