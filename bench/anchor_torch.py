@@ -125,6 +125,48 @@ def mobilefacenet(dim):
         nn.Flatten(), nn.Linear(512, dim), nn.BatchNorm1d(dim, eps=2e-5)), 112
 
 
+class RootOfSquares(nn.Module):
+    """The paper's L2 pooling as ONNX's LpPool: 3x3, stride 1."""
+
+    def forward(self, x):
+        return (F.avg_pool2d(x * x, 3, 1, 1) * 9).sqrt()
+
+
+def plain(n_in, n_out, kernel, stride=1):
+    """Convolution with bias, ReLU; no batch norm."""
+    return nn.Sequential(nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2),
+                         nn.ReLU(inplace=True))
+
+
+def inception(n_in, c1, r3, c3, r5, c5, pool, proj, stride=1):
+    """A row of table 2 of the FaceNet paper; 0 leaves a branch out."""
+    branches = [plain(n_in, c1, 1)] if c1 else []
+    branches.append(nn.Sequential(plain(n_in, r3, 1), plain(r3, c3, 3, stride)))
+    branches.append(nn.Sequential(plain(n_in, r5, 1), plain(r5, c5, 5, stride)))
+    pool = nn.MaxPool2d(3, stride, 1) if pool == "max" else RootOfSquares()
+    branches.append(nn.Sequential(pool, plain(n_in, proj, 1)) if proj else pool)
+    return Parallel(*branches)
+
+
+def nn2(dim):
+    def lrn():
+        return nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)
+    return nn.Sequential(
+        plain(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1), lrn(),
+        plain(64, 64, 1), plain(64, 192, 3), lrn(), nn.MaxPool2d(3, 2, 1),
+        inception(192, 64, 96, 128, 16, 32, "max", 32),
+        inception(256, 64, 96, 128, 32, 64, "l2", 64),
+        inception(320, 0, 128, 256, 32, 64, "max", 0, 2),
+        inception(640, 256, 96, 192, 32, 64, "l2", 128),
+        inception(640, 224, 112, 224, 32, 64, "l2", 128),
+        inception(640, 192, 128, 256, 32, 64, "l2", 128),
+        inception(640, 160, 144, 288, 32, 64, "l2", 128),
+        inception(640, 0, 160, 256, 64, 128, "max", 0, 2),
+        inception(1024, 384, 192, 384, 48, 128, "l2", 128),
+        inception(1024, 384, 192, 384, 48, 128, "max", 128),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1024, dim)), 224
+
+
 def main():
     arch, batch, threads, steps, order, *card = sys.argv[1:]
     batch = int(batch)
