@@ -2,13 +2,17 @@
 """Serving while training, as CSV: name,variant,n,unit,median,p90.
 
 usage: bench/serve_train.py [--seconds S] [--rate R] [--rounds N]
+                            [--train-device cpu|cuda] [--drawn]
 
 Latency of /verify at low load (R requests a second, 4), alone and with a
 fine-tuning job as POST /admin/finetune starts it (MobileFaceNet's weights, batch
 90, niced), in rounds that alternate: the job is started anew for each. The
 median, p90 and p99 of all requests of a kind, the ratio of the two p99, and
 the resident memory of daemon and job. Needs FACENETD_DATA or ../shared/data;
-without, a printed skip.
+without, a printed skip. --drawn takes models/ and its demo pictures instead,
+which anybody has, cut in many ways to make a crowd of them. With
+FACENETD_PLUGIN the daemon serves on that card; --train-device says where the job
+trains.
 """
 
 import argparse
@@ -23,7 +27,8 @@ sys.path.insert(0, os.path.join(ROOT, "bench"))
 sys.path.insert(0, os.path.join(ROOT, "tests", "http"))
 
 import cases_faces  # noqa: E402
-from client import DATA, Daemon, Skip, expect, read  # noqa: E402
+from cases_demo import MODELS, PEOPLE as DRAWN, path as demo  # noqa: E402
+from client import CARD, DATA, PHOTO, Daemon, Skip, expect, read, run  # noqa: E402
 from serve import Place, row  # noqa: E402
 
 # Few people and small rounds of selection, so that the job soon does what it
@@ -53,6 +58,17 @@ def some_people(place):
         raise Skip("no photos in %s" % source)
     for who in sorted(os.listdir(source))[:PEOPLE]:
         shutil.copytree(os.path.join(source, who), os.path.join(place.path("root"), "people", who))
+    return place.path("root")
+
+
+def drawn_people(place):
+    """The same of demo pictures: for the work of it, not for what is learnt."""
+    for i in range(PEOPLE):
+        where = os.path.join(place.path("root"), "people", "p%02d" % i)
+        os.makedirs(where)
+        for k in range(ARGUMENTS["images_per_person"]):
+            run(PHOTO, "cut", demo("%s-%d" % (DRAWN[i % len(DRAWN)], 1 + k % 2)), str(i // 4),
+                str(k), "300", "300", os.path.join(where, "%02d.jpg" % k))
     return place.path("root")
 
 
@@ -128,11 +144,20 @@ def main():
     p.add_argument("--seconds", type=float, default=60)
     p.add_argument("--rate", type=float, default=4)
     p.add_argument("--rounds", type=int, default=2)
+    p.add_argument("--train-device", default="cpu", choices=["cpu", "cuda"])
+    p.add_argument("--drawn", action="store_true")
     arg = p.parse_args()
+    if arg.train_device == "cuda" and not CARD:
+        p.error("--train-device cuda needs FACENETD_PLUGIN")
     place = Place()
     try:
-        photos = [cases_faces.photo_path("Anthony_Hopkins_000%d" % i) for i in (1, 2)]
-        with Daemon(cases_faces.models(place), "--train-root", some_people(place)) as d:
+        if arg.drawn:
+            models, people = MODELS, drawn_people(place)
+            photos = [demo("ada-%d" % i) for i in (1, 2)]
+        else:
+            models, people = cases_faces.models(place), some_people(place)
+            photos = [cases_faces.photo_path("Anthony_Hopkins_000%d" % i) for i in (1, 2)]
+        with Daemon(models, "--train-root", people, "--train-device", arg.train_device) as d:
             measure(d, photos, arg)
     except Skip as e:
         print("skip: %s" % e, file=sys.stderr)
