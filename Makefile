@@ -264,23 +264,25 @@ build/facenetd-cuda.so: $(GPU_OBJ) $(PIC)/gpu/card.o $(PIC)/gpu/dnn.o \
 
 # Not through the plugin, but of its parts.
 $(addprefix $(B)/tests/gpu/,test_conv_card test_learn_op_card \
-        test_update_card bench_steps_card): %_card: %.o $(GPU_OBJ) $(PIC)/gpu/card.o \
-        $(PIC)/gpu/dnn.o $(KERNELS) $(LIB)
+        test_update_card bench_steps_card): %_card: %.o $(GPU_OBJ) \
+        $(PIC)/gpu/card.o $(PIC)/gpu/dnn.o $(KERNELS) $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(CUDA_LDFLAGS) $(GPU_LIBS) \
 	    -lcmocka
 GPU_TESTS := $(B)/tests/op/test_op $(addprefix $(B)/tests/gpu/,test_card \
         test_conv_card test_detection test_learn test_learn_op_card \
         test_search test_train test_triplets test_update_card bench_card \
-        bench_detection bench_search) $(B)/bench/bench_train
+        bench_detection bench_search bench_steps_card) all \
+        $(B)/tests/unit/test_golden $(B)/bench/bench_http $(B)/bench/bench_train \
+        $(B)/tests/http/photo
 $(addprefix $(B)/tests/gpu/,bench_card bench_detection bench_search): %: \
         %.o $(LIB)
 	@echo "  LD $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 test-gpu: gpu $(GPU_TESTS) ## the plugin's tests on this machine's card
-	@FACENETD_DATA="$(abspath $(DATA))" tests/gpu/run test
+	@FACENETD_DATA="$(abspath $(DATA))" tests/gpu/run test $(PARTS)
 bench-gpu: gpu $(GPU_TESTS) ## its speed, beside PyTorch's where that is installed
-	@tests/gpu/run bench
+	@FACENETD_DATA="$(abspath $(DATA))" tests/gpu/run bench $(PARTS)
 gpu-pack: gpu $(GPU_TESTS) ## build/gpu-pack.tar.gz: test-gpu and bench-gpu for another machine
 	@FACENETD_DATA="$(abspath $(DATA))" tests/gpu/pack
 
