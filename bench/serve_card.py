@@ -9,10 +9,9 @@ usage: bench/serve_card.py [--arch NAME...] [--seconds S] [--p99 MS]
 their answer, until the p99 is over its bound: the highest rate within it, as a
 share of the rate that tests/gpu/bench_card gives for the same network alone,
 and of what the daemon's time goes into: its processor time, and each stage's
-from /metrics. The photos: "crop", a face of 120x120 pixels as a small JPEG, the
-nearest to a cropped face that there is, since photos are always looked through;
-"portrait", 300 pixels or so; "large", 1024x768. The load is made on the same
-machine. The card is that of FACENETD_PLUGIN; without, the processor serves.
+from /metrics. The photos: "aligned", the network's crop already, in which nothing
+is looked for; "crop", a face of 120x120 pixels; "portrait", 300x360; "large",
+1024x768; all JPEGs. The load is made on the same machine. The card is that of FACENETD_PLUGIN; without, the processor serves.
 Detectors and pictures are those of models/, the embedder has random weights.
 """
 
@@ -35,6 +34,7 @@ CARD_BENCH = os.path.join(BUILD, "tests", "gpu", "bench_card")
 STAGES = ("decode", "detect", "align", "queue_wait", "embed", "request")
 FAILOVERS = ("facenetd_device_failovers_total", "facenetd_detection_failovers_total")
 OFFLINE_BATCH = 128
+KINDS = ("aligned", "crop", "portrait", "large")
 
 
 def models(place, arch):
@@ -47,25 +47,31 @@ def models(place, arch):
     return where
 
 
+def way(kind):
+    return "/embed?faces=" + ("aligned" if kind == "aligned" else "all")
+
+
 def pictures(place, d, kinds):
     """A file of each kind, in which one face is found."""
+    model = d.get("/info").json["model"]
+    sides = {"aligned": (model["width"], model["height"]), "crop": (120, 120),
+             "large": (1024, 768)}
     source = demo("ada-1")
     face = expect(d.post("/detect", read(source)), 200).json["faces"][0]["box"]
     made = {"portrait": source}
     for kind in kinds:
         out = place.path(kind + ".jpg")
-        if kind == "large":
-            run(PHOTO, "size", source, "1024", "768", out)
-        elif kind == "crop":
+        whole = source
+        if kind in ("aligned", "crop"):
             side = 1.4 * max(face["x1"] - face["x0"], face["y1"] - face["y0"])
             corner = [(face[a + "0"] + face[a + "1"] - side) / 2 for a in "xy"]
-            run(PHOTO, "cut", source, *("%d" % v for v in (*corner, side, side)), out + ".cut")
-            run(PHOTO, "size", out + ".cut", "120", "120", out)
-        else:
-            continue
-        made[kind] = out
+            whole = out + ".cut"
+            run(PHOTO, "cut", source, *("%d" % v for v in (*corner, side, side)), whole)
+        if kind in sides:
+            run(PHOTO, "size", whole, *map(str, sides[kind]), out)
+            made[kind] = out
     for kind in kinds:
-        n = len(expect(d.post("/detect", read(made[kind])), 200).json["faces"])
+        n = len(expect(d.post(way(kind), read(made[kind])), 200).json["faces"])
         if n != 1:
             raise SystemExit("bench: %d faces in the picture '%s'" % (n, kind))
     return made
@@ -117,7 +123,7 @@ def limits(label, n, took, before, after):
         if count:
             row("serve_stage", "%s %s" % (label, name), int(count), "ms",
                 "%.3f" % (total / count * 1e3))
-    faces = after["align", "count"] - before["align", "count"]
+    faces = after["queue_wait", "count"] - before["queue_wait", "count"]
     batches = after["embed", "count"] - before["embed", "count"]
     if batches:
         row("serve_batch", label, int(batches), "faces", "%.1f" % (faces / batches))
@@ -126,12 +132,12 @@ def limits(label, n, took, before, after):
             row("serve_failovers", label, int(after[name] - before[name]), "batches", name)
 
 
-def sweep(d, label, photo, arg, alone):
+def sweep(d, label, path, photo, arg, alone):
     best = None
-    load(d, "/embed", min(4, arg.connections[-1]), min(1, arg.seconds), photo)
+    load(d, path, min(4, arg.connections[-1]), min(1, arg.seconds), photo)
     for connections in arg.connections:
         before = counters(d)
-        n, took, median, p90, p99, refused = load(d, "/embed", connections, arg.seconds, photo)
+        n, took, median, p90, p99, refused = load(d, path, connections, arg.seconds, photo)
         after = counters(d)
         name = "%s c%d" % (label, connections)
         row("serve_rate", name, n, "1/s", "%.1f" % (n / took))
@@ -162,8 +168,7 @@ def main():
     p.add_argument("--p99", type=float, default=15)
     p.add_argument("--connections", type=int, nargs="+",
                    default=[1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256])
-    p.add_argument("--photos", nargs="+", default=["crop", "portrait", "large"],
-                   choices=["crop", "portrait", "large"])
+    p.add_argument("--photos", nargs="+", default=list(KINDS), choices=KINDS)
     p.add_argument("--precision", default="auto")
     p.add_argument("--offline", type=float, help="faces a second, instead of bench_card's")
     arg = p.parse_args()
@@ -182,7 +187,7 @@ def main():
                 if alone:
                     row("serve_offline", label, OFFLINE_BATCH, "faces/s", "%.0f" % alone)
                 for kind in arg.photos:
-                    sweep(d, "%s %s" % (label, kind), made[kind], arg, alone)
+                    sweep(d, "%s %s" % (label, kind), way(kind), made[kind], arg, alone)
     finally:
         shutil.rmtree(place.dir, ignore_errors=True)
 
