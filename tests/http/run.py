@@ -7,7 +7,7 @@ plain*: tiny networks with random weights, no data needed. demo*: the default mo
 and demo pictures of models/. faces*: real weights
 and photos from FACENETD_DATA or ../shared/data; skipped without. card*, detection*: a card
 that is played, see tests/fake_gpu.c. device*: the card of FACENETD_PLUGIN, on which
-all daemons then serve. jobs*: training
+all daemons then serve, else an emulated one. jobs*: training
 jobs, with a trainer that only plays one. service*: as
 systemd runs it; skipped without systemd-socket-activate. Scenario
 files (*.json: a list of requests with the expected status and members of the
