@@ -78,10 +78,11 @@ EMULATED_OBJ := $(patsubst %.c,$(PIC)/%.o,$(sort \
 # know its fibers.
 EMULATED_KERNELS := $(B)/tests/gpu/emulated_kernels.so
 HOST := $(B)/host
-HOST_OBJ := $(patsubst gpu/%.cu,$(PIC)/host/%.o,$(sort $(wildcard gpu/*.cu))) \
+HOST_OBJ := $(patsubst %.cu,$(PIC)/host/%.o,$(sort $(wildcard gpu/*.cu))) \
         $(PIC)/tests/gpu/host_cuda.o
 KERNEL_TESTS := $(EMULATED_KERNELS) $(addprefix $(B)/tests/gpu/,\
-        test_conv_kernels test_learn_op_kernels test_update_kernels)
+        test_conv_kernels test_host_cuda test_learn_op_kernels \
+        test_update_kernels)
 TESTS := $(UNIT:%.c=$(B)/%) $(if $(OPTEST),$(B)/tests/op/test_op) \
         $(EMULATED) $(addprefix $(B)/tests/gpu/,test_card test_conv \
         test_detection test_learn test_learn_op test_plan test_search test_train \
@@ -185,10 +186,14 @@ $(HOST)/%: % tests/gpu/host_cuda.py
 	@mkdir -p $(@D)
 	@echo "  GEN $@"
 	$(Q)python3 tests/gpu/host_cuda.py $< $@
-$(PIC)/host/%.o: $(HOST)/gpu/%.cu $(HOST)/gpu/launch.cuh
+$(PIC)/host/%.o: $(HOST)/%.cu $(HOST)/gpu/launch.cuh
 	@mkdir -p $(@D)
 	@echo "  CXX $@"
 	$(Q)$(CXX) $(HOST_CFLAGS) -x c++ -c -o $@ $<
+$(B)/tests/gpu/test_host_cuda: $(PIC)/host/tests/gpu/test_host_cuda.o \
+        $(PIC)/tests/gpu/host_cuda.o
+	@echo "  LD $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lm -lpthread -lcmocka
 $(PIC)/tests/gpu/host_cuda.o: tests/gpu/host_cuda.cc
 	@mkdir -p $(@D)
 	@echo "  CXX $@"

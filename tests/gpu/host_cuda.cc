@@ -244,25 +244,35 @@ bool complete(unsigned first)
     return n == WARP;
 }
 
-/* Lets warps go on that are complete. */
+/* Lets a warp go on that is complete. */
+void combine(unsigned first)
+{
+    void *lanes[WARP];
+
+    for (unsigned i = 0; i < WARP; i++) {
+        lanes[i] = threads[first + i].mine;
+        threads[first + i].state = READY;
+    }
+    choose(first);
+    threads[first].combine(lanes);
+}
+
+/* Complete warps: all of them, step by step; where reversed, the last alone, as
+ * far as it goes; where shuffled, some. */
 bool warps(void)
 {
-    bool some = false;
+    unsigned complete_ones[MAX_THREADS / WARP], n = 0, least;
 
-    for (unsigned first = 0; first < n_threads; first += WARP) {
-        void *lanes[WARP];
-
-        if (!complete(first))
-            continue;
-        for (unsigned i = 0; i < WARP; i++) {
-            lanes[i] = threads[first + i].mine;
-            threads[first + i].state = READY;
-        }
-        choose(first);
-        threads[first].combine(lanes);
-        some = true;
-    }
-    return some;
+    for (unsigned first = 0; first < n_threads; first += WARP)
+        if (complete(first))
+            complete_ones[n++] = first;
+    if (n == 0)
+        return false;
+    least = shuffled ? draw(n) : n - 1;
+    for (unsigned i = 0; i < n; i++)
+        if (i == least || (shuffled ? draw(2) == 0 : !reversed))
+            combine(complete_ones[i]);
+    return true;
 }
 
 /* Nothing runs, no warp can: all have ended, or are at one barrier. */

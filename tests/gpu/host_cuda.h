@@ -5,8 +5,9 @@
  * not all threads of a block, or of a warp, come to ends the program with the
  * kernel's name, and so does what a card would refuse. Shared memory begins as
  * NaN. tests/gpu/host_cuda.py makes of a .cu file C++ that includes this.
- * FACENETD_EMULATED_ORDER: "reversed" or "shuffled", the threads of a block
- * and the blocks of a grid, instead of one after the other. */
+ * FACENETD_EMULATED_ORDER: "reversed", blocks and threads from the last on, and
+ * each warp until it waits for the block; "shuffled", blocks and threads in any
+ * order, some warps ahead of others; else in order and in step. */
 #ifndef TESTS_GPU_HOST_CUDA_H
 #define TESTS_GPU_HOST_CUDA_H
 
