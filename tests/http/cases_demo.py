@@ -4,7 +4,7 @@ pictures of models/, as README's Start does it."""
 import os
 import shutil
 
-from client import CTL, PHOTO, ROOT, Daemon, Skip, expect, read, run
+from client import CARD, CTL, PHOTO, ROOT, Daemon, Skip, expect, read, run
 
 CASES = []
 MODELS = os.path.join(ROOT, "models")
@@ -118,11 +118,13 @@ def _(ctx):
         who, i = name.split("-")
         return read(os.path.join(crops, who, i + ".png"))
 
+    # a card that finds the face places it elsewhere by a hundredth of a pixel
+    near = 1e-2 if CARD else 1e-4
     for one, two in (("ada-1", "ada-2"), ("ada-1", "ben-2")):
         a = expect(d.post("/verify", [("image1", crop(one)), ("image2", crop(two)),
                                       ("faces", "aligned")]), 200).json
         b = verify(d, one, two)
-        assert abs(a["distance"] - b["distance"]) < 1e-4 and a["match"] == b["match"], (a, b)
+        assert abs(a["distance"] - b["distance"]) < near and a["match"] == b["match"], (a, b)
         face = a["faces"]["image1"]
         assert face["landmarks"] == [] and face["faces_found"] == 1, face
         assert face["box"] == {"x0": 0, "y0": 0, "x1": 112, "y1": 112}, face
