@@ -178,7 +178,7 @@ $(EMULATED): $(GPU_OBJ) $(EMULATED_OBJ)
 	$(Q)$(CC) -shared $(LDFLAGS_$(V)) -o $@ $^ -lm -lpthread
 # The card's own kernels, for this processor. Sums as they are written: none
 # of them fused.
-HOST_CFLAGS = -std=c++17 -I$(HOST) -I. $(DEFS) -Wall -Wextra -fPIC \
+HOST_CFLAGS = -std=c++17 -I$(HOST) -I. $(DEFS) -DMAX_BLOCKS=3 -Wall -Wextra -fPIC \
         -fvisibility=hidden -fno-exceptions -fno-rtti -fno-strict-aliasing \
         -ffp-contract=off -fno-math-errno -fno-trapping-math \
         $(CFLAGS_$(V)) -O2 -U_FORTIFY_SOURCE -MMD -MP
