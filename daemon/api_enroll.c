@@ -10,9 +10,12 @@
 #include "daemon/form.h"
 
 static const struct form_field fields[] = {
-    {"subject", FORM_ID, NULL},      {"image", FORM_IMAGES, NULL},
-    {"gallery", FORM_ID, NULL},      {"name", FORM_NAME, NULL},
-    {"metadata", FORM_OBJECT, NULL}, {"faces", FORM_CHOICE, "single|largest|aligned"},
+    {"subject", FORM_ID, NULL},
+    {"image", FORM_IMAGES, NULL},
+    {"gallery", FORM_ID, NULL},
+    {"name", FORM_NAME, NULL},
+    {"metadata", FORM_OBJECT, NULL},
+    {"faces", FORM_CHOICE, "single|largest|aligned"},
     {NULL, FORM_IMAGE, NULL},
 };
 

@@ -7,9 +7,12 @@
 #include "daemon/form.h"
 
 static const struct form_field fields[] = {
-    {"image", FORM_IMAGE, NULL},        {"limit", FORM_LIMIT, NULL},
-    {"threshold", FORM_DISTANCE, NULL}, {"gallery", FORM_ID, NULL},
-    {"far", FORM_RATE, NULL},           {"faces", FORM_CHOICE, "largest|all|aligned"},
+    {"image", FORM_IMAGE, NULL},
+    {"limit", FORM_LIMIT, NULL},
+    {"threshold", FORM_DISTANCE, NULL},
+    {"gallery", FORM_ID, NULL},
+    {"far", FORM_RATE, NULL},
+    {"faces", FORM_CHOICE, "largest|all|aligned"},
     {NULL, FORM_IMAGE, NULL},
 };
 

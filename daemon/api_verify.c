@@ -8,10 +8,14 @@
 #include "daemon/form.h"
 
 static const struct form_field fields[] = {
-    {"image1", FORM_IMAGE, NULL}, {"image2", FORM_IMAGE, NULL},
-    {"image", FORM_IMAGE, NULL},  {"subject", FORM_ID, NULL},
-    {"gallery", FORM_ID, NULL},   {"threshold", FORM_DISTANCE, NULL},
-    {"far", FORM_RATE, NULL},     {"faces", FORM_CHOICE, "largest|single|aligned"},
+    {"image1", FORM_IMAGE, NULL},
+    {"image2", FORM_IMAGE, NULL},
+    {"image", FORM_IMAGE, NULL},
+    {"subject", FORM_ID, NULL},
+    {"gallery", FORM_ID, NULL},
+    {"threshold", FORM_DISTANCE, NULL},
+    {"far", FORM_RATE, NULL},
+    {"faces", FORM_CHOICE, "largest|single|aligned"},
     {NULL, FORM_IMAGE, NULL},
 };
 

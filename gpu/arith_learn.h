@@ -199,44 +199,6 @@ ARITH void arith_dropout(const struct arith_dropout *a, uint32_t i, int type)
 
 /* ---- numbers that only move -------------------------------------------- */
 
-/* Inputs side by side: y's channels start[k] .. start[k + 1] - 1 are input k's,
- * of n; inputs are not slices, of y's pixels. */
-struct arith_concat {
-    struct nhwc y;
-    int n;
-    int start[OP_MAX_IN + 1];
-    const void *x[OP_MAX_IN];
-};
-
-ARITH void arith_concat(const struct arith_concat *a, uint32_t i, int type)
-{
-    struct arith_piece p = arith_piece(&a->y, i);
-    float v[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-    int k = 0;
-
-    while (a->start[k + 1] <= p.c0)
-        k++;
-    if ((p.c0 - a->start[k]) % ARITH_LANES == 0 &&
-        (p.c0 + ARITH_LANES <= a->start[k + 1] || k == a->n - 1)) {
-        uint32_t pitch = (uint32_t)arith_padded(a->start[k + 1] - a->start[k]);
-
-        arith_load(a->x[k], p.pixel * pitch + (uint32_t)(p.c0 - a->start[k]),
-                   type, v);
-    } else {
-        for (int c = p.c0; c < p.c0 + ARITH_LANES && c < a->y.c; c++) {
-            uint32_t pitch;
-
-            while (a->start[k + 1] <= c)
-                k++;
-            pitch = (uint32_t)arith_padded(a->start[k + 1] - a->start[k]);
-            v[c - p.c0] = arith_get(
-                a->x[k], p.pixel * pitch + (uint32_t)(c - a->start[k]), type);
-        }
-    }
-    arith_store(a->y.p, p.pixel * (uint32_t)a->y.pitch + (uint32_t)p.c0, type,
-                v, p.c0, a->y.c);
-}
-
 /* y (+)= channels of x, of as many pixels: y's channel c is x's from + c, or 0
  * where there is none. */
 struct arith_part {

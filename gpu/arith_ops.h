@@ -528,4 +528,46 @@ ARITH void arith_place(const struct arith_place *a, uint32_t i, int type)
               type, v);
 }
 
+enum {
+    ARITH_MAX_PARTS = 64
+};
+
+/* Inputs side by side: y's channels start[k] .. start[k + 1] - 1 are input k's,
+ * of n, of y's pixels, which are pitch[k] numbers apart. */
+struct arith_concat {
+    struct nhwc y;
+    int n;
+    int start[ARITH_MAX_PARTS + 1];
+    const void *x[ARITH_MAX_PARTS];
+    int pitch[ARITH_MAX_PARTS];
+};
+
+ARITH void arith_concat(const struct arith_concat *a, uint32_t i, int type)
+{
+    struct arith_piece p = arith_piece(&a->y, i);
+    float v[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    int k = 0;
+
+    while (a->start[k + 1] <= p.c0)
+        k++;
+    if ((p.c0 - a->start[k]) % ARITH_LANES == 0 &&
+        (p.c0 + ARITH_LANES <= a->start[k + 1] || k == a->n - 1)) {
+        arith_load(a->x[k],
+                   p.pixel * (uint32_t)a->pitch[k] +
+                       (uint32_t)(p.c0 - a->start[k]),
+                   type, v);
+    } else {
+        for (int c = p.c0; c < p.c0 + ARITH_LANES && c < a->y.c; c++) {
+            while (a->start[k + 1] <= c)
+                k++;
+            v[c - p.c0] = arith_get(a->x[k],
+                                    p.pixel * (uint32_t)a->pitch[k] +
+                                        (uint32_t)(c - a->start[k]),
+                                    type);
+        }
+    }
+    arith_store(a->y.p, p.pixel * (uint32_t)a->y.pitch + (uint32_t)p.c0, type,
+                v, p.c0, a->y.c);
+}
+
 #endif

@@ -36,14 +36,19 @@ enum step_kind {
     STEP_LRN,
     STEP_LINES,
     STEP_GATHER,
-    STEP_PLACE
+    STEP_PLACE,
+    STEP_CONCAT
+};
+enum {
+    STEP_MAX_PARTS = 8 /* that one kernel puts side by side */
 };
 
 struct step {
     enum step_kind kind;
-    const struct node *node; /* NULL: not of one node */
-    struct view x, y, z;     /* z: residual, or the second of two */
-    int packed;              /* STEP_IN, STEP_OUT: the slot of f32 */
+    const struct node *node;          /* NULL: not of one node */
+    struct view x, y, z;              /* z: residual, or the second of two */
+    int packed;                       /* STEP_IN, STEP_OUT: the slot of f32 */
+    struct view part[STEP_MAX_PARTS]; /* STEP_CONCAT: of u.concat.n */
     struct dnn_conv *dnn;
     struct dnn_shape shape; /* STEP_DNN */
     const void *w, *bias;   /* STEP_DNN */
@@ -57,8 +62,14 @@ struct step {
         struct arith_lines lines;
         struct arith_gather gather;
         struct arith_place place;
+        struct arith_concat concat;
     } u; /* its arrays are filled in from x, y, z */
 };
+
+static inline int gpu_parts(const struct step *s)
+{
+    return s->kind == STEP_CONCAT ? s->u.concat.n : 0;
+}
 
 struct gpu_plan {
     struct plan base;

@@ -25,6 +25,7 @@ PIECES(conv, struct arith_conv, arith_numbers(&a->y))
 PIECES(lrn, struct arith_lrn, arith_numbers(&a->y))
 PIECES(gather, struct arith_gather, arith_numbers(&a->y))
 PIECES(place, struct arith_place, arith_place_count(a))
+PIECES(concat, struct arith_concat, arith_pieces(&a->y))
 
 /* ---- lines ------------------------------------------------------------- */
 

@@ -33,6 +33,8 @@ int kernels_gather(const struct arith_gather *a, int type, struct stream *s,
                    struct error *err);
 int kernels_place(const struct arith_place *a, int type, struct stream *s,
                   struct error *err);
+int kernels_concat(const struct arith_concat *a, int type, struct stream *s,
+                   struct error *err);
 
 #ifdef __cplusplus
 }

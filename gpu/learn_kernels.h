@@ -22,8 +22,6 @@ int kernels_max_back(const struct arith_max_back *a, int type, struct stream *s,
                      struct error *err);
 int kernels_dropout(const struct arith_dropout *a, int type, struct stream *s,
                     struct error *err);
-int kernels_concat(const struct arith_concat *a, int type, struct stream *s,
-                   struct error *err);
 int kernels_part(const struct arith_part *a, int type, struct stream *s,
                  struct error *err);
 int kernels_flat_back(const struct arith_flat_back *a, int type,

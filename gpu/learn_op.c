@@ -279,6 +279,7 @@ static int concat_forward(const struct call *c)
 
     for (int k = 0; k < r->n_in; k++) {
         a.x[k] = r->in[k].p;
+        a.pitch[k] = r->in[k].pitch;
         a.start[k + 1] = a.start[k] + r->in[k].c;
     }
     return kernels_concat(&a, c->type, c->s, c->err);

@@ -301,24 +301,64 @@ static int plan_lines(struct build *b, const struct node *n)
 }
 
 /* Only what does not lie there already is moved. */
+/* Does input k lie in the memory of the whole already? */
+static bool joined(struct build *b, const struct node *n, int k, int at,
+                   const struct view *x, const struct view *y)
+{
+    const struct home *h = &b->layout.home[n->in[k]];
+    const struct home *whole = &b->layout.home[n->out];
+
+    return n->op.u.axis.axis == 1 && h->owner == whole->owner &&
+           h->offset == whole->offset + at && b->flat[n->in[k]] < 0 &&
+           x->slot == y->slot;
+}
+
+/* All inputs by one kernel, where none of them is there yet. 1: done. */
+static int concat_at_once(struct build *b, const struct node *n,
+                          const struct view *y)
+{
+    struct view x[STEP_MAX_PARTS];
+    struct step *s;
+    int at = 0;
+
+    if (n->op.u.axis.axis != 1 || n->n_in > STEP_MAX_PARTS)
+        return 0;
+    for (int k = 0; k < n->n_in; k++) {
+        if (!gpu_view(b, n->in[k], &x[k]))
+            return -1;
+        if (joined(b, n, k, at, &x[k], y))
+            return 0;
+        at += b->shapes[n->in[k]].d[1];
+    }
+    s = gpu_step(b, STEP_CONCAT, n);
+    if (!s)
+        return -1;
+    s->y = *y;
+    s->u.concat.n = n->n_in;
+    for (int k = 0; k < n->n_in; k++) {
+        s->part[k] = x[k];
+        s->u.concat.start[k + 1] = s->u.concat.start[k] + x[k].a.c;
+    }
+    return 1;
+}
+
 static int plan_concat(struct build *b, const struct node *n)
 {
-    int axis = n->op.u.axis.axis, at = 0;
+    int axis = n->op.u.axis.axis, at = 0, rc;
     struct view x, y;
     struct step *s;
 
     if (!gpu_place(b, n->out, &y))
         return -1;
+    rc = concat_at_once(b, n, &y);
+    if (rc)
+        return rc < 0 ? -1 : 0;
     for (int k = 0; k < n->n_in; k++) {
-        const struct home *h = &b->layout.home[n->in[k]];
-        const struct home *whole = &b->layout.home[n->out];
         bool last = k == n->n_in - 1;
 
         if (!gpu_view(b, n->in[k], &x))
             return -1;
-        if (axis != 1 || h->owner != whole->owner ||
-            h->offset != whole->offset + at || b->flat[n->in[k]] >= 0 ||
-            x.slot != y.slot) {
+        if (!joined(b, n, k, at, &x, &y)) {
             s = gpu_step(b, STEP_PLACE, n);
             if (!s)
                 return -1;

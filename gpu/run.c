@@ -45,6 +45,8 @@ static int run_step(struct gpu_plan *p, struct step *s, struct error *err)
         return kernels_gather(&s->u.gather, type, on, err);
     case STEP_PLACE:
         return kernels_place(&s->u.place, type, on, err);
+    case STEP_CONCAT:
+        return kernels_concat(&s->u.concat, type, on, err);
     }
     return error_set(err, ERR_INTERNAL, "a step of no kind");
 }
@@ -68,6 +70,8 @@ static void find_lifetimes(struct gpu_plan *p)
         use(p, p->steps[i].y.slot, i);
         use(p, p->steps[i].z.slot, i);
         use(p, p->steps[i].packed, i);
+        for (int k = 0; k < gpu_parts(&p->steps[i]); k++)
+            use(p, p->steps[i].part[k].slot, i);
     }
     for (int i = 0; i < p->base.n_outputs; i++)
         p->slots[p->out_slot[i]].last = p->n_steps; /* read after the run */
@@ -138,6 +142,13 @@ static void bind_step(const struct gpu_plan *p, struct step *s)
     case STEP_PLACE:
         s->u.place.x = x;
         s->u.place.y = y;
+        break;
+    case STEP_CONCAT:
+        s->u.concat.y = y;
+        for (int k = 0; k < gpu_parts(s); k++) {
+            s->u.concat.x[k] = bound(p, &s->part[k]).p;
+            s->u.concat.pitch[k] = s->part[k].a.pitch;
+        }
         break;
     }
 }
@@ -291,8 +302,9 @@ int gpu_bind(struct gpu_plan *p, bool separate, struct error *err)
     info->bytes_weights = weights_bytes(p->net->weights);
     info->n_steps = p->n_steps;
     for (int i = 0; i < p->n_steps; i++)
-        info->n_reorders +=
-            p->steps[i].kind == STEP_GATHER || p->steps[i].kind == STEP_PLACE;
+        info->n_reorders += p->steps[i].kind == STEP_GATHER ||
+                            p->steps[i].kind == STEP_PLACE ||
+                            p->steps[i].kind == STEP_CONCAT;
     return 0;
 }
 

@@ -48,9 +48,9 @@ static int row(struct gpu_plan *p, measure_fn measure, const char *what,
 /* ---- single steps -----------------------------------------------------------
  */
 
-static const char *const kinds[] = {"in",        "out",   "cudnn",  "conv",
-                                    "depthwise", "unary", "binary", "pool",
-                                    "lrn",       "lines", "gather", "place"};
+static const char *const kinds[] = {
+    "in",   "out", "cudnn", "conv",   "depthwise", "unary", "binary",
+    "pool", "lrn", "lines", "gather", "place",     "concat"};
 
 struct timed {
     float us;

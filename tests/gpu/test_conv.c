@@ -113,7 +113,7 @@ static void rows_check(const struct block *b, const struct numbers *a,
                 want += (double)plus[r * (size_t)c + (size_t)k];
                 bound += fabs((double)plus[r * (size_t)c + (size_t)k]);
             }
-            bound = bound * (2e-6 + loses) + fabs(want) * rounding + 1e-7;
+            bound = bound * (2e-6 + loses) + fabs(want) * rounding + 1e-6;
             if (!(fabs(got - want) <= bound))
                 fail_msg("%s: row %zu, %d: %g, not %g within %g", what, r, k,
                          got, want, bound);

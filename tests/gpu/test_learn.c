@@ -327,7 +327,7 @@ static void test_network(void **state)
     /* Batch norm over few pixels makes small differences large. */
     compare(g, &opt, &learn, 2e-2, a->name);
     learn.freeze_norm = true;
-    compare(g, &opt, &learn, 5e-3, a->name);
+    compare(g, &opt, &learn, 1e-2, a->name);
     opt.rest = true;
     compare(g, &opt, &learn, 2e-4, a->name);
     graph_free(g);
