@@ -376,7 +376,8 @@ static bool is_small(const char *name)
            !strcmp(name, "inception_resnet_v1");
 }
 
-int main(void)
+/* test_card [PATTERN]: of the tests that it fits alone. */
+int main(int argc, char **argv)
 {
     enum {
         MAX = 64
@@ -409,5 +410,7 @@ int main(void)
             tests[n++] = (struct CMUnitTest){.name = a->name,
                                              .test_func = test_network,
                                              .initial_state = (void *)a};
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return _cmocka_run_group_tests("card", tests, n, NULL, NULL);
 }
