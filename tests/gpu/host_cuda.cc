@@ -55,7 +55,7 @@ struct thread {
 };
 
 /* The launch that runs. */
-pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+pthread_mutex_t turn = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
 const char *kernel;
 void (*body)(void *at);
 void *body_at;
@@ -336,7 +336,8 @@ void host_run(const char *name, const host_grid *g, void (*f)(void *at),
     const dim3 *n = &g->grid, *b = &g->block;
     uint64_t blocks = (uint64_t)n->x * n->y * n->z;
 
-    pthread_mutex_lock(&turn);
+    if (pthread_mutex_lock(&turn)) /* a test was left by a jump */
+        host_fault("the launch before did not end");
     kernel = name;
     body = f;
     body_at = at;
