@@ -20,6 +20,10 @@ enum {
     MAX_ENGINES = 24,
     MAX_PARTS = 32, /* tensors, operations and what describes them */
     MAX_NOTES = 16,
+    /* Numbers of those that are as old as cuDNN's first interface. Of 9.19, on
+     * an H200, number 1 gives the loss by f32 weights as if the padding were
+     * the same on both sides. */
+    OLD_ENGINES = 10,
     UID_X = 1,
     UID_W,
     UID_BIAS,
@@ -344,6 +348,11 @@ static int build(struct dnn_conv *c, struct error *err)
 /* ---- engines ----------------------------------------------------------------
  */
 
+static bool uneven(const struct dnn_shape *s)
+{
+    return s->pad[0] != s->pad[2] || s->pad[1] != s->pad[3];
+}
+
 /* Whether it may be used; fills in what it is. */
 static bool look_at(const struct dnn_conv *c, struct engine *e)
 {
@@ -359,6 +368,9 @@ static bool look_at(const struct dnn_conv *c, struct engine *e)
         cudnnBackendGetAttribute(e->engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE,
                                  CUDNN_TYPE_BEHAVIOR_NOTE, MAX_NOTES, &n,
                                  notes))
+        return false;
+    if (e->number < OLD_ENGINES && c->shape.pass == DNN_BACK_WEIGHTS &&
+        uneven(&c->shape))
         return false;
     for (int64_t i = 0; i < n && i < MAX_NOTES; i++)
         e->compiled |= notes[i] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION;
