@@ -206,38 +206,55 @@ struct image *align_crop(const struct image *img, const struct face *face,
     return error_null(err, ERR_MODEL, "contract: no crop for faces");
 }
 
-static void standardise(float *v, size_t n)
+/* Mean and deviation of n bytes; the deviation at least that of TensorFlow's
+ * per_image_standardization, 1 / sqrt(n). Sums are of whole numbers, exact. */
+static void moments(const uint8_t *p, size_t n, double *mean, double *std)
 {
-    double sum = 0, squares = 0, mean, std, least = 1 / sqrt((double)n);
+    enum {
+        BLOCK = 4096 /* whose sum of squares 32 bits hold */
+    };
+    uint64_t sum = 0, squares = 0;
+    double least = 1 / sqrt((double)n);
+    long double of; /* the number of bytes squared, times the variance */
 
-    for (size_t i = 0; i < n; i++)
-        sum += (double)v[i];
-    mean = sum / (double)n;
-    for (size_t i = 0; i < n; i++)
-        squares += ((double)v[i] - mean) * ((double)v[i] - mean);
-    std = sqrt(squares / (double)n);
-    std = std > least ? std : least;
-    for (size_t i = 0; i < n; i++)
-        v[i] = (float)(((double)v[i] - mean) / std);
+    for (size_t from = 0; from < n; from += BLOCK) {
+        size_t end = from + BLOCK < n ? from + BLOCK : n;
+        uint32_t s = 0, q = 0;
+
+        for (size_t i = from; i < end; i++) {
+            s += p[i];
+            q += (uint32_t)p[i] * p[i];
+        }
+        sum += s;
+        squares += q;
+    }
+    of = (long double)squares * (long double)n -
+         (long double)sum * (long double)sum;
+    *mean = (double)sum / (double)n;
+    *std = sqrt(of > 0 ? (double)of : 0) / (double)n;
+    *std = *std > least ? *std : least;
 }
 
+/* A byte has 256 values: each is scaled once. */
 void align_scale(const struct image *crop, const struct contract *c, float *out)
 {
     size_t plane = (size_t)crop->w * (size_t)crop->h;
+    double mean = 0, std = 1;
+    float to[256];
 
-    for (size_t k = 0; k < 3; k++) {
-        const uint8_t *p = crop->rgb + (c->bgr ? 2 - k : k);
-        float *to = out + k * plane;
-        float a = 0, b = 1;
-        if (c->scale == SCALE_FIXED) {
-            a = c->a[k];
-            b = c->b[k];
-        }
-        for (size_t i = 0; i < plane; i++)
-            to[i] = ((float)p[3 * i] - a) / b;
-    }
     if (c->scale == SCALE_STANDARD)
-        standardise(out, 3 * plane);
+        moments(crop->rgb, 3 * plane, &mean, &std);
+    for (size_t k = 0; k < 3; k++, out += plane) {
+        const uint8_t *p = crop->rgb + (c->bgr ? 2 - k : k);
+
+        for (int v = 0; v < 256; v++)
+            to[v] = c->scale == SCALE_STANDARD
+                        ? (float)(((double)v - mean) / std)
+                    : c->scale == SCALE_FIXED ? ((float)v - c->a[k]) / c->b[k]
+                                              : (float)v;
+        for (size_t i = 0; i < plane; i++)
+            out[i] = to[p[3 * i]];
+    }
 }
 
 struct image *align_keep(const struct image *img, const struct face *face,
