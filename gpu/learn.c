@@ -100,7 +100,7 @@ static int add(struct gpu_learn *l, int value, int form, int c,
     return 0;
 }
 
-static int conv_form(const struct node *n, const struct shape *w)
+int gpu_learn_form(const struct node *n, const struct shape *w)
 {
     int group = n->op.type == OP_CONV ? n->op.u.conv.group : 1;
 
@@ -133,7 +133,8 @@ static int add_node(struct gpu_learn *l, const struct shape *shapes,
             return error_set(err, ERR_MODEL,
                              "a weight as the first input: not for training "
                              "on a card");
-        form = first ? conv_form(n, &g->values[v].shape) : LEARN_FORM_VECTOR;
+        form =
+            first ? gpu_learn_form(n, &g->values[v].shape) : LEARN_FORM_VECTOR;
         if (add(l, v, form, channels(l, shapes, n), err))
             return -1;
     }

@@ -69,6 +69,8 @@ int gpu_learn_update(struct network *net, const struct learn_update *u,
                      struct error *err);
 
 /* --- learn.c, for plans */
+/* Of the weights, of shape w, of a convolution or dense layer. */
+int gpu_learn_form(const struct node *n, const struct shape *w);
 /* NULL: err says why. VECTOR: c numbers. */
 const struct learn_numbers *gpu_learn_numbers(struct gpu_learn *l, int value,
                                               int form, int c,

@@ -8,11 +8,6 @@
 
 #include "gpu/gpu_priv.h"
 
-enum {
-    FILL_PLAIN = 0x3c, /* 1.06 in f16, 0.01 in bf16 and f32: for trials */
-    FILL_NAN = 0xff    /* of every type */
-};
-
 struct make {
     struct gpu_learn_plan *plan;
     struct learn_steps s;
@@ -293,11 +288,8 @@ static int find_weights(struct make *m, const struct learn_step *s,
 {
     struct gpu_learn *l = m->plan->net;
     const struct shape *w = &s->run.shape_in[1];
-    int group = s->kind == LEARN_CONV ? s->node->op.u.conv.group : 1;
 
-    c->form = group == 1                         ? LEARN_FORM_CONV
-              : w->d[1] == 1 && w->d[0] == group ? LEARN_FORM_DEPTHWISE
-                                                 : LEARN_FORM_GROUPED;
+    c->form = gpu_learn_form(s->node, w);
     c->w = gpu_learn_numbers(l, s->in[1], c->form, 0, m->err);
     if (c->w && s->run.n_in > 2) {
         c->bias =
@@ -439,7 +431,7 @@ static int get_memory(struct make *m)
 {
     struct gpu_learn_plan *p = m->plan;
     const struct graph *g = m->s.g;
-    int fill = m->separate ? FILL_NAN : FILL_PLAIN;
+    int fill = m->separate ? ENGINE_FILL_NAN : ENGINE_FILL_PLAIN;
 
     p->bytes_arena = slots_place(m->s.slots, m->s.n_slots, m->separate);
     if (!p->bytes_arena)

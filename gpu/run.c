@@ -7,9 +7,7 @@
 #include <stdlib.h>
 
 enum {
-    TIMED_RUNS = 8,
-    FILL_PLAIN = 0x3c, /* 1.06 in f16, 0.01 in bf16 and f32 */
-    FILL_NAN = 0xff    /* of every type */
+    TIMED_RUNS = 8
 };
 
 /* ---- one step -------------------------------------------------------------
@@ -162,8 +160,8 @@ static int get_memory(struct gpu_plan *p, bool separate, struct error *err)
     if (!p->bytes_arena)
         return error_set(err, ERR_NOMEM, "no memory for a plan");
     p->arena = card_alloc(p->dev->card, p->bytes_arena, err);
-    if (!p->arena ||
-        card_fill(p->dev->card, p->arena, FILL_PLAIN, p->bytes_arena, err))
+    if (!p->arena || card_fill(p->dev->card, p->arena, ENGINE_FILL_PLAIN,
+                               p->bytes_arena, err))
         return -1;
     for (int i = 0; i < p->base.n_outputs; i++)
         all += shape_count(&p->base.shape_out[i]);
@@ -295,7 +293,7 @@ int gpu_bind(struct gpu_plan *p, bool separate, struct error *err)
     if (p->dev->tunes)
         tune_save(p->dev->tune);
     if (separate &&
-        card_fill(p->dev->card, p->arena, FILL_NAN, p->bytes_arena, err))
+        card_fill(p->dev->card, p->arena, ENGINE_FILL_NAN, p->bytes_arena, err))
         return -1;
     info->bytes_activations = p->bytes_arena;
     info->bytes_scratch = p->scratch.bytes;
